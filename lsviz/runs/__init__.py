@@ -1,0 +1,1 @@
+"""Run folders: their config and schema, writing, reading and finding them."""

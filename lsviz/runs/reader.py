@@ -1,0 +1,222 @@
+"""Reading a run folder, also while it is being written, also where part of it is broken."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ValidationError
+
+from lsviz.runs.config import RunConfig
+from lsviz.runs.schema import EXPONENTS_SCHEMA, SCHEMA_VERSION, STEPS_SCHEMA, RunRecord, RunStatus
+
+MAX_JSON_BYTES: Final = 1_000_000
+_RETRIES: Final = 5
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+class RunError(ValueError):
+    """A folder is no readable run; the message says why."""
+
+
+class Run:
+    """One run folder. Cheap to make: tables are read when asked for, afresh each time.
+
+    Attributes:
+        path: The run's folder.
+        problems: One line for each file that could not be read; what it held is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.problems: list[str] = []
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The content of run.json.
+
+        Raises:
+            RunError: It is missing, no JSON, or from a newer lsviz.
+        """
+        record = _load_document(self.path / "run.json", RunRecord)
+        if record.schema_version > SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path.name} was written by a newer lsviz (schema {record.schema_version}); "
+                f"this one reads up to {SCHEMA_VERSION}"
+            )
+        return record
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return self.path.name
+
+    @property
+    def config(self) -> RunConfig:
+        """What the run was asked to do."""
+        return self.record.config
+
+    @property
+    def status(self) -> RunStatus:
+        """The content of status.json, read afresh."""
+        return _load_document(self.path / "status.json", RunStatus)
+
+    def steps(self) -> pd.DataFrame:
+        """Return the steps table so far, ordered by step (columns: see `StepRow`)."""
+        return self._table("steps", STEPS_SCHEMA).sort_by("step").to_pandas()
+
+    def exponents(
+        self,
+        *,
+        tensor: str | None = None,
+        kind: str | None = None,
+        steps: Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the exponents table so far, one row a tensor, kind, step and reference flag.
+
+        Args:
+            tensor: Only this tensor; on a finished run its row group alone is read.
+            kind: Only ``activation_grad`` or ``weight_grad``.
+            steps: Only these steps.
+            columns: Only these columns.
+
+        Returns:
+            Frame in recorded order of tensors, then by step; ``counts``, ``ones`` and ``past_*`` hold
+            arrays of shape (128,).
+        """
+        filters = [
+            (key, op, value)
+            for key, op, value in (
+                ("tensor", "==", tensor),
+                ("kind", "==", kind),
+                ("step", "in", None if steps is None else [int(s) for s in steps]),
+            )
+            if value is not None
+        ]
+        table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
+        return table.to_pandas()
+
+    def recorded_steps(self) -> list[int]:
+        """Return the steps at which exponents were recorded, in order."""
+        table = self._table("exponents", EXPONENTS_SCHEMA, columns=["step"])
+        return sorted(set(table["step"].to_pylist()))
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last lines of log.txt; empty where there is none."""
+        path = self.path / "log.txt"
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - 64 * 1024))
+                text = file.read().decode("utf-8", errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _table(
+        self,
+        name: str,
+        schema: pa.Schema,
+        filters: list[tuple[str, str, object]] | None = None,
+        tensor: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Read the whole file where there is one, else all parts.
+
+        A run that ends between listing and reading replaces its parts by the whole file: look again.
+        """
+        wanted = list(columns) if columns else schema.names
+        for attempt in range(_RETRIES):
+            whole = self.path / f"{name}.parquet"
+            files = [whole] if whole.exists() else sorted(self.path.glob(f"{name}-*.parquet"))
+            try:
+                tables = [t for f in files if (t := self._read(f, filters, tensor, wanted)) is not None]
+            except FileNotFoundError:
+                time.sleep(0.01 * attempt)
+                continue
+            empty = pa.schema([schema.field(c) for c in wanted]).empty_table()
+            return pa.concat_tables([t.cast(empty.schema) for t in tables]) if tables else empty
+        raise RunError(f"{self.path.name}: {name} keeps changing; try again")
+
+    def _read(
+        self,
+        file: Path,
+        filters: list[tuple[str, str, object]] | None,
+        tensor: str | None,
+        columns: list[str],
+    ) -> pa.Table | None:
+        try:
+            if tensor is not None and not file.stem[-1].isdigit():
+                groups = _row_groups(file, tensor)
+                if groups is not None:
+                    return _read_row_groups(file, groups, filters, columns)
+            return pq.read_table(
+                file, filters=filters, columns=columns, page_checksum_verification=True, partitioning=None
+            )
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            problem = f"{file.name} can't be read and is left out ({reason})"
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return None
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        RunError: There is no run in that folder, or its run.json can't be read.
+    """
+    run = Run(Path(path))
+    if not run.path.is_dir():
+        raise RunError(f"no run at {str(path)!r}; a run is a folder with a run.json")
+    _ = run.record
+    return run
+
+
+def _row_groups(file: Path, tensor: str) -> list[int] | None:
+    metadata = pq.read_schema(file).metadata or {}
+    groups = metadata.get(b"lsviz.row_groups")
+    if groups is None:
+        return None
+    return [i for i, (name, _) in enumerate(json.loads(groups)) if name == tensor]
+
+
+def _read_row_groups(
+    file: Path, groups: list[int], filters: list[tuple[str, str, object]] | None, columns: list[str]
+) -> pa.Table:
+    # The row group is the tensor; what is left to filter is cheap in memory.
+    rest = [f for f in filters or [] if f[0] != "tensor"]
+    needed = [*columns, *(f[0] for f in rest if f[0] not in columns)]
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        table = parquet.read_row_groups(groups, columns=needed)
+    if rest:
+        table = table.filter(pq.filters_to_expression(rest))
+    return table.select(columns)
+
+
+def _load_document(path: Path, model: type[Document]) -> Document:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise RunError(f"{path.parent.name}: {path.name} is too large to be one of ours")
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path.parent.name}: {path.name} is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise RunError(
+            f"{path.parent.name}: {path.name} is broken ({where + ': ' if where else ''}{first['msg']})"
+        ) from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise RunError(f"{path.parent.name}: {path.name} can't be read ({error})") from None

@@ -1,0 +1,88 @@
+"""Finding runs: a run id is looked up among listed folders, never joined to a path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lsviz.runs.reader import Run, RunError, open_run
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRun:
+    """A folder that looks like a run but can't be opened.
+
+    Attributes:
+        path: The folder.
+        reason: One line.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStore:
+    """All runs under one or more roots; the first root wins where an id stands in two."""
+
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def at(cls, *roots: str | Path) -> RunStore:
+        """Return the store of these root folders (which need not exist)."""
+        return cls(tuple(Path(r) for r in roots))
+
+    def list_runs(self) -> list[Run]:
+        """Return every readable run, newest first."""
+        runs = [r for r in self._scan() if isinstance(r, Run)]
+        return sorted(runs, key=lambda run: (run.record.created, run.run_id), reverse=True)
+
+    def list_broken(self) -> list[BrokenRun]:
+        """Return the folders with a run.json that can't be opened, each with its reason."""
+        return [r for r in self._scan() if isinstance(r, BrokenRun)]
+
+    def find(self, run_id: str) -> Run:
+        """Return the run of that id.
+
+        Raises:
+            RunError: No listed folder has that name, or it can't be opened.
+        """
+        for folder in self._folders():
+            if folder.name == run_id:
+                return open_run(folder)
+        raise RunError(f"no run {run_id!r} in {', '.join(str(r) for r in self.roots)}; see `lsviz list`")
+
+    def find_all(self, run_ids: Sequence[str]) -> list[Run]:
+        """Return the runs of those ids that exist, in that order, each once."""
+        runs = []
+        for run_id in dict.fromkeys(run_ids):
+            try:
+                runs.append(self.find(run_id))
+            except RunError:
+                continue
+        return runs
+
+    def _folders(self) -> Iterator[Path]:
+        seen: set[str] = set()
+        for root in self.roots:
+            try:
+                entries = sorted(os.scandir(root), key=lambda e: e.name)
+            except OSError:
+                continue
+            for entry in entries:
+                hidden = entry.name.startswith(".")
+                if hidden or entry.name in seen or not entry.is_dir(follow_symlinks=False):
+                    continue
+                seen.add(entry.name)
+                yield Path(entry.path)
+
+    def _scan(self) -> Iterator[Run | BrokenRun]:
+        for folder in self._folders():
+            if not (folder / "run.json").exists():
+                continue
+            try:
+                yield open_run(folder)
+            except RunError as error:
+                yield BrokenRun(folder, str(error))

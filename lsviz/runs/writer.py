@@ -1,0 +1,218 @@
+"""Writing a run folder: whole parts renamed into place while it lives, one file a table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lsviz.runs.config import RunConfig
+from lsviz.runs.schema import (
+    ExponentRow,
+    RunRecord,
+    RunStatus,
+    State,
+    StepRow,
+    exponents_table,
+    steps_table,
+)
+
+FLUSH_SECONDS: Final = 0.5
+"""A live chart needs no more than two new parts a second."""
+MAX_FLUSH_SECONDS: Final = 10.0
+MAX_ROWS: Final = 20_000
+
+_PARQUET: Final[dict[str, Any]] = {
+    "compression": "zstd",
+    "compression_level": 6,
+    "write_page_checksum": True,
+}
+
+
+class RunFolderError(OSError):
+    """A run folder can't be made or written; the message says why and what would help."""
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write strict JSON and rename it into place, so that a reader never sees half of it."""
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def create_run(root: Path, config: RunConfig) -> Path:
+    """Make the folder of a new run, in state queued, and return its path.
+
+    The folder appears under its name only when run.json and status.json are in it.
+
+    Raises:
+        RunFolderError: The root can't be made or written.
+    """
+    now = datetime.now(UTC)
+    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
+    hidden = root / f".{run_id}.tmp"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir()
+        write_json(hidden / "run.json", record.model_dump())
+        write_json(
+            hidden / "status.json",
+            RunStatus(state="queued", steps=config.steps, updated=time.time()).model_dump(),
+        )
+        hidden.rename(root / run_id)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RunFolderError(
+            f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
+        ) from None
+    return root / run_id
+
+
+class RunWriter:
+    """Writes one run. Use as a context manager: an exception that leaves it marks the run failed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record = RunRecord.model_validate_json((path / "run.json").read_text(encoding="utf-8"))
+        self._steps: list[StepRow] = []
+        self._exponents: list[ExponentRow] = []
+        self._done = 0
+        self._parts = 0
+        self._interval = FLUSH_SECONDS
+        self._flushed_at = time.monotonic()
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        self._write_status("running")
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self._ended:
+            return
+        if error is None:
+            self.end("finished")
+        elif isinstance(error, KeyboardInterrupt):
+            self.end("cancelled")
+        else:
+            self.end("failed", f"{type(error).__name__}: {error}")
+
+    def describe(
+        self, *, versions: dict[str, str], device: str, engine: str, metric_name: str | None
+    ) -> None:
+        """Add to run.json what is known only where the run executes."""
+        self.record = self.record.model_copy(
+            update={
+                "versions": versions,
+                "device": device,
+                "engine": engine,
+                "metric_name": metric_name,
+            }
+        )
+        write_json(self.path / "run.json", self.record.model_dump())
+
+    def append(self, step: StepRow, exponents: Sequence[ExponentRow]) -> None:
+        """Take one step's rows; they reach the disk within a moment."""
+        self._steps.append(step)
+        self._exponents.extend(exponents)
+        self._done = step.step + 1
+        waited = time.monotonic() - self._flushed_at
+        if waited >= self._interval or len(self._exponents) >= MAX_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was taken since the last time as new parts, then the status."""
+        if self._exponents:
+            _write_parquet(self._part("exponents"), exponents_table(self._exponents))
+        if self._steps:
+            _write_parquet(self._part("steps"), steps_table(self._steps))
+            self._parts += 1
+        self._steps, self._exponents = [], []
+        self._write_status("running")
+        # Parts get rarer as the run gets longer, so that their number stays small.
+        self._interval = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS * (1 + self._parts / 20))
+        self._flushed_at = time.monotonic()
+
+    def end(self, state: State, error: str | None = None) -> None:
+        """Write the rest, put the parts together and set the final state."""
+        self._ended = True
+        self.flush()
+        compact(self.path)
+        self._write_status(state, error)
+
+    def _part(self, table: str) -> Path:
+        return self.path / f"{table}-{self._parts:06d}.parquet"
+
+    def _write_status(self, state: State, error: str | None = None) -> None:
+        process = psutil.Process()
+        status = RunStatus(
+            state=state,
+            step=self._done,
+            steps=self.record.config.steps,
+            error=error,
+            updated=time.time(),
+            pid=process.pid,
+            process_start=process.create_time(),
+            host=socket.gethostname(),
+        )
+        write_json(self.path / "status.json", status.model_dump())
+
+
+def compact(path: Path) -> None:
+    """Put a run's parts together: steps in one file, exponents with one row group a tensor.
+
+    The parts are removed only when the whole file stands in their place.
+    """
+    steps = sorted(path.glob("steps-*.parquet"))
+    if steps:
+        _write_parquet(path / "steps.parquet", pa.concat_tables(pq.read_table(p) for p in steps))
+    parts = sorted(path.glob("exponents-*.parquet"))
+    if parts:
+        table = pa.concat_tables(pq.read_table(p) for p in parts)
+        _write_by_tensor(path / "exponents.parquet", table)
+    for part in [*steps, *parts]:
+        part.unlink()
+
+
+def _write_by_tensor(path: Path, table: pa.Table) -> None:
+    keys = table.select(["tensor", "kind"]).group_by(["tensor", "kind"], use_threads=False).aggregate([])
+    groups = [(row["tensor"], row["kind"]) for row in keys.to_pylist()]
+    metadata = {**(table.schema.metadata or {}), b"lsviz.row_groups": json.dumps(groups).encode()}
+    table = table.replace_schema_metadata(metadata)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with pq.ParquetWriter(temporary, table.schema, **_PARQUET) as writer:
+        for tensor, kind in groups:
+            mask = pc.and_(pc.equal(table["tensor"], tensor), pc.equal(table["kind"], kind))
+            rows = table.filter(mask).sort_by([("reference", "ascending"), ("step", "ascending")])
+            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+    _rename_synced(temporary, path)
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    pq.write_table(table, temporary, **_PARQUET)
+    _rename_synced(temporary, path)
+
+
+def _rename_synced(temporary: Path, path: Path) -> None:
+    # A full disk can shorten a write without an exception: the footer proves that all of it is there.
+    try:
+        pq.read_metadata(temporary)
+    except (pa.ArrowInvalid, OSError):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunFolderError(f"can't write {path.name}: is the disk full?") from None
+    temporary.replace(path)
