@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from lsviz.errors import UserError
+
 
 class Region(StrEnum):
     """Where a magnitude lies in a format's range, by its exponent alone."""
@@ -161,9 +163,9 @@ def parse_format(name: str) -> FloatFormat:
     """Return the format of that name (case does not matter).
 
     Raises:
-        ValueError: The name is unknown; the message lists the known ones.
+        UserError: The name is unknown; the message lists the known ones.
     """
     try:
         return FORMATS[name.strip().lower()]
     except KeyError:
-        raise ValueError(f"unknown format {name!r}; choose one of: {', '.join(FORMATS)}") from None
+        raise UserError(f"unknown format {name!r}; choose one of: {', '.join(FORMATS)}") from None

@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from lsviz.errors import UserError
+
 MIN_SCALE = 2.0**-126
 MAX_SCALE = 2.0**126
 """Beyond these, S or 1/S is no normal FP32 number and a loss or a gradient is lost to the scale itself."""
@@ -40,7 +42,7 @@ class Outcome:
     amax: float | None = None
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError):
     """A policy's name, key or value is not one we know; the message says what would be right."""
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lsviz.errors import UserError
 from lsviz.formats import FP16
 from lsviz.policies.base import Outcome, Policy
 
@@ -29,11 +30,11 @@ def trace_overflows(policy: Policy, pattern: str) -> Trace:
     """Drive a policy by a pattern of steps: ``O`` is an overflow, ``.`` a clean step.
 
     Raises:
-        ValueError: The pattern holds another character.
+        UserError: The pattern holds another character.
     """
     for position, char in enumerate(pattern):
         if char not in "O.":
-            raise ValueError(
+            raise UserError(
                 f"an overflow pattern holds only O (overflow) and . (clean), "
                 f"got {char!r} at position {position}"
             )
@@ -46,12 +47,12 @@ def trace_amax(policy: Policy, amax: Iterable[float]) -> Trace:
     A step overflows when amax x S rounds out of FP16 (65,520 and above), or amax is inf or nan.
 
     Raises:
-        ValueError: A value is negative.
+        UserError: A value is negative.
     """
     values = [float(v) for v in amax]
     for step, value in enumerate(values):
         if value < 0:
-            raise ValueError(f"amax can't be negative, got {value} at step {step}")
+            raise UserError(f"amax can't be negative, got {value} at step {step}")
     return _trace(policy, ((None, value) for value in values))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lsviz.errors import UserError
 from lsviz.policies import Policy, PolicyError, format_policy, parse_policy
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -21,7 +22,7 @@ MAX_STEPS = 1_000_000
 MAX_SEED = 2**32 - 1
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A run was asked for that can't be; the message says what is wrong and what would be right."""
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
+from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import EXPONENTS_SCHEMA, SCHEMA_VERSION, STEPS_SCHEMA, RunRecord, RunStatus
 
@@ -23,7 +24,7 @@ _RETRIES: Final = 5
 Document = TypeVar("Document", bound=BaseModel)
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """A folder is no readable run; the message says why."""
 
 

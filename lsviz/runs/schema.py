@@ -34,6 +34,7 @@ class RunRecord(BaseModel):
     config: RunConfig
     versions: dict[str, str] = {}
     device: str | None = None
+    device_name: str | None = None
     engine: str | None = None
     metric_name: str | None = None
 
@@ -42,6 +43,7 @@ class RunStatus(BaseModel):
     """The content of status.json, replaced as a whole at every change.
 
     ``pid``, ``process_start`` and ``host`` tell which process writes, so that its death is noticed.
+    The four figures of the last step spare a list of many runs from opening their tables.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -50,6 +52,10 @@ class RunStatus(BaseModel):
     step: int = Field(default=0, ge=0, description="Number of steps done.")
     steps: int = Field(ge=0, description="Number of steps asked for.")
     error: str | None = None
+    loss: float | None = Field(default=None, description="Loss of the last step, if finite.")
+    metric: float | None = Field(default=None, description="Metric as last measured, if finite.")
+    loss_scale: float | None = Field(default=None, description="S in force during the last step.")
+    skipped_steps: int = Field(default=0, ge=0)
     updated: float = Field(default=0.0, description="Seconds since 1970 at the last change.")
     pid: int | None = None
     process_start: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import (
     ExponentRow,
@@ -41,7 +43,7 @@ _PARQUET: Final[dict[str, Any]] = {
 }
 
 
-class RunFolderError(OSError):
+class RunFolderError(UserError):
     """A run folder can't be made or written; the message says why and what would help."""
 
 
@@ -90,7 +92,9 @@ class RunWriter:
         self.record = RunRecord.model_validate_json((path / "run.json").read_text(encoding="utf-8"))
         self._steps: list[StepRow] = []
         self._exponents: list[ExponentRow] = []
-        self._done = 0
+        self._last: StepRow | None = None
+        self._metric: float | None = None
+        self._skipped = 0
         self._parts = 0
         self._interval = FLUSH_SECONDS
         self._flushed_at = time.monotonic()
@@ -111,13 +115,14 @@ class RunWriter:
             self.end("failed", f"{type(error).__name__}: {error}")
 
     def describe(
-        self, *, versions: dict[str, str], device: str, engine: str, metric_name: str | None
+        self, *, versions: dict[str, str], device: str, device_name: str, engine: str, metric_name: str | None
     ) -> None:
         """Add to run.json what is known only where the run executes."""
         self.record = self.record.model_copy(
             update={
                 "versions": versions,
                 "device": device,
+                "device_name": device_name,
                 "engine": engine,
                 "metric_name": metric_name,
             }
@@ -128,7 +133,10 @@ class RunWriter:
         """Take one step's rows; they reach the disk within a moment."""
         self._steps.append(step)
         self._exponents.extend(exponents)
-        self._done = step.step + 1
+        self._last = step
+        if step.metric is not None:
+            self._metric = step.metric
+        self._skipped += step.skipped
         waited = time.monotonic() - self._flushed_at
         if waited >= self._interval or len(self._exponents) >= MAX_ROWS:
             self.flush()
@@ -158,17 +166,27 @@ class RunWriter:
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         process = psutil.Process()
+        last = self._last
         status = RunStatus(
             state=state,
-            step=self._done,
+            step=last.step + 1 if last else 0,
             steps=self.record.config.steps,
             error=error,
+            loss=_finite(last.loss) if last else None,
+            metric=_finite(self._metric),
+            loss_scale=_finite(last.loss_scale) if last else None,
+            skipped_steps=self._skipped,
             updated=time.time(),
             pid=process.pid,
             process_start=process.create_time(),
             host=socket.gethostname(),
         )
         write_json(self.path / "status.json", status.model_dump())
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no word for NaN and Inf."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def compact(path: Path) -> None:
@@ -198,16 +216,16 @@ def _write_by_tensor(path: Path, table: pa.Table) -> None:
             mask = pc.and_(pc.equal(table["tensor"], tensor), pc.equal(table["kind"], kind))
             rows = table.filter(mask).sort_by([("reference", "ascending"), ("step", "ascending")])
             writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-    _rename_synced(temporary, path)
+    _publish(temporary, path)
 
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     pq.write_table(table, temporary, **_PARQUET)
-    _rename_synced(temporary, path)
+    _publish(temporary, path)
 
 
-def _rename_synced(temporary: Path, path: Path) -> None:
+def _publish(temporary: Path, path: Path) -> None:
     # A full disk can shorten a write without an exception: the footer proves that all of it is there.
     try:
         pq.read_metadata(temporary)

@@ -1,0 +1,1 @@
+"""What recorded runs say: pure functions, frames in, frames out, no torch and no disk."""

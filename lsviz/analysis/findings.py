@@ -1,0 +1,99 @@
+"""The finding of a picture in one sentence: what a person should see, said from the numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+STARVED: Final = 0.99
+"""From this flushed share on, a layer receives nothing that could train it."""
+HEALTHY: Final = 0.05
+"""Up to this flushed share, we call a layer's gradient intact."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunShares:
+    """What a finding is made from.
+
+    Attributes:
+        precision: ``fp16``, ``bf16`` or ``fp32``.
+        policy: The policy's string form.
+        loss_scale: S at the step shown.
+        flushed: Layer -> flushed share, lowest layer first; empty where nothing was recorded.
+    """
+
+    precision: str
+    policy: str
+    loss_scale: float
+    flushed: Mapping[str, float]
+
+    @property
+    def starved(self) -> list[str]:
+        """Layers that receive nothing."""
+        return [layer for layer, share in self.flushed.items() if share >= STARVED]
+
+    @property
+    def total(self) -> float:
+        """Mean share over the layers."""
+        return sum(self.flushed.values()) / len(self.flushed) if self.flushed else 0.0
+
+
+def format_percent(share: float) -> str:
+    """Return a share as people read it: 0 %, 0.2 %, 35 %, 99.7 %, 100 %."""
+    percent = share * 100
+    if 0 < percent < 0.05:
+        return "< 0.1 %"
+    if 99.95 < percent < 100:
+        return "> 99.9 %"
+    if percent in (0.0, 100.0):
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent < 1 or percent > 99 else f"{percent:.0f} %"
+
+
+def format_scale(loss_scale: float) -> str:
+    """Return S as people read it: 1, 8, 1,024, 2^16, 0.1."""
+    mantissa, exponent = math.frexp(loss_scale)
+    if mantissa == 0.5 and not -4 < exponent - 1 < 14:
+        return f"2^{exponent - 1}"
+    return f"{loss_scale:,.0f}" if float(loss_scale).is_integer() else f"{loss_scale:g}"
+
+
+def finding(runs: Sequence[RunShares]) -> str:
+    """Return one or two sentences on what the spectra of one to four runs show."""
+    shown = [run for run in runs if run.flushed]
+    if not shown:
+        return "No gradients with an FP32 reference were recorded at this step."
+    worst = max(shown, key=lambda run: run.total)
+    best = min(shown, key=lambda run: run.total)
+    if worst.total <= HEALTHY and len(shown) > 1:
+        return "Nearly all gradients survive in every run."
+    if best is worst or worst.total <= HEALTHY:
+        return _loss(worst)
+    return f"{_loss(worst)} {_lead(best)}, {format_percent(1 - best.total)} survives."
+
+
+def _loss(run: RunShares) -> str:
+    lead, layers = _lead(run), list(run.flushed)
+    starved = run.starved
+    if len(starved) == len(layers):
+        return f"{lead}, no layer receives any gradient."
+    if starved:
+        one = len(starved) == 1
+        if starved != layers[: len(starved)]:
+            who = starved[0] if one else f"{len(starved)} of {len(layers)} layers"
+        else:
+            who = "the lowest layer" if one else f"the lowest {len(starved)} of {len(layers)} layers"
+        return f"{lead}, {who} {'receives' if one else 'receive'} nothing."
+    if run.total <= HEALTHY:
+        return f"{lead}, nearly all gradients survive."
+    hit = max(layers, key=lambda layer: run.flushed[layer])
+    return f"{lead}, {hit} loses {format_percent(run.flushed[hit])} of its gradient."
+
+
+def _lead(run: RunShares) -> str:
+    if run.precision == "fp32":
+        return "In FP32"
+    lead = "Without loss scaling" if run.policy == "none" else f"With S = {format_scale(run.loss_scale)}"
+    return lead if run.precision == "fp16" else f"{lead} in {run.precision.upper()}"

@@ -1,0 +1,86 @@
+"""How much of a gradient FP16 flushed: recorded zeros against the FP32 reference's zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+FLUSHED_COLUMNS = [
+    "step",
+    "tensor",
+    "kind",
+    "loss_scale",
+    "numel",
+    "structural_zero",
+    "lost",
+    "flushed",
+]
+
+
+def flushed_frame(exponents: pd.DataFrame) -> pd.DataFrame:
+    """Return what was really flushed, for every tensor and step that has a reference too.
+
+    A value is flushed where the reference is not zero and the recorded gradient is. Histograms hold
+    no positions, so the number is the difference of the two zero counts, never below 0.
+
+    Args:
+        exponents: The exponents table (`Run.exponents`), or part of it.
+
+    Returns:
+        Columns step, tensor, kind, loss_scale, numel, structural_zero (share of numel that is zero in
+        the reference too), lost (number of values flushed) and flushed (its share of the values that
+        are not zero in the reference; 0 where there are none). Order as recorded.
+    """
+    if exponents.empty:
+        return pd.DataFrame({name: [] for name in FLUSHED_COLUMNS})
+    keys = ["step", "tensor", "kind"]
+    is_reference = exponents["reference"].astype(bool)
+    recorded = exponents.loc[~is_reference, [*keys, "loss_scale", "numel", "zero"]]
+    reference = exponents.loc[is_reference, [*keys, "zero"]]
+    both = recorded.merge(reference, on=keys, suffixes=("", "_reference"))
+    at_risk = both["numel"] - both["zero_reference"]
+    both["lost"] = (both["zero"] - both["zero_reference"]).clip(lower=0)
+    both["flushed"] = (both["lost"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
+    both["structural_zero"] = both["zero_reference"] / both["numel"]
+    return both[FLUSHED_COLUMNS]
+
+
+def layer_names(exponents: pd.DataFrame) -> list[str]:
+    """Return the modules that own weights, in the order of the model.
+
+    These are the rows of a picture by layer: an ``activation_grad`` called ``t`` counts where a
+    ``weight_grad`` called ``t.something`` was recorded too. Without weight gradients, every recorded
+    module counts.
+    """
+    activations = exponents.loc[exponents["kind"] == "activation_grad", "tensor"]
+    weights = exponents.loc[exponents["kind"] == "weight_grad", "tensor"]
+    recorded = list(dict.fromkeys(activations))
+    owners = {str(name).rpartition(".")[0] for name in weights.unique()}
+    layers = [name for name in recorded if name in owners]
+    return layers or recorded
+
+
+def total_flushed_frame(flushed: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
+    """Return, a step, the flushed share of all values at the given layers' outputs together.
+
+    Returns:
+        Columns step, flushed; ordered by step.
+    """
+    chosen = flushed[(flushed["kind"] == "activation_grad") & flushed["tensor"].isin(list(layers))]
+    if chosen.empty:
+        return pd.DataFrame({"step": pd.Series(dtype="int64"), "flushed": pd.Series(dtype="float64")})
+    at_risk = chosen["numel"] * (1 - chosen["structural_zero"])
+    sums = (
+        chosen.assign(at_risk=at_risk).groupby("step", as_index=False)[["lost", "at_risk"]].sum()
+    )
+    share = (sums["lost"] / sums["at_risk"].where(sums["at_risk"] > 0)).fillna(0.0)
+    return pd.DataFrame({"step": sums["step"], "flushed": share})
+
+
+def last_flushed(flushed: pd.DataFrame) -> dict[str, float]:
+    """Return tensor -> flushed share at the last step that has both, in recorded order."""
+    if flushed.empty:
+        return {}
+    last = flushed[flushed["step"] == flushed["step"].max()]
+    return {str(t): float(f) for t, f in zip(last["tensor"], last["flushed"], strict=True)}

@@ -1,0 +1,1 @@
+"""Figures: pure functions, frames in, plotly figures out."""

@@ -1,0 +1,150 @@
+"""Colours, fonts and text of every figure: one colour a meaning, in light and dark.
+
+Region colours run from lost (vermilion) over at risk (amber) to safe (blue); policy colours keep clear
+of those hues, so that no colour means two things. Hues from Okabe and Ito's colour-blind-safe set,
+lightened for dark backgrounds.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import plotly.graph_objects as go
+
+from lsviz.formats import Region
+
+Mode = Literal["light", "dark"]
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """The colours of one mode.
+
+    Attributes:
+        text: Titles and numbers.
+        muted: Captions, ticks, outlines.
+        grid: Lines behind data.
+        paper: Background of the page.
+        regions: Bars, by region.
+        bands: Background of each region, translucent.
+        neutral: FP32, which has no loss to scale away.
+        policies: By policy name.
+        others: For policies without a colour of their own, by turns.
+    """
+
+    text: str
+    muted: str
+    grid: str
+    paper: str
+    regions: dict[Region, str]
+    bands: dict[Region, str]
+    neutral: str
+    policies: dict[str, str]
+    others: tuple[str, ...]
+
+
+PALETTES: Final[dict[Mode, Palette]] = {
+    "light": Palette(
+        text="#1f2a44",
+        muted="#5c6474",
+        grid="#e3e6ec",
+        paper="#ffffff",
+        regions={
+            Region.FLUSHED: "#c44e00",
+            Region.SUBNORMAL: "#e39a00",
+            Region.NORMAL: "#1f77b4",
+            Region.OVERFLOW: "#8a2f00",
+        },
+        bands={
+            Region.FLUSHED: "rgba(196,78,0,0.05)",
+            Region.SUBNORMAL: "rgba(227,154,0,0.09)",
+            Region.NORMAL: "rgba(31,119,180,0.08)",
+            Region.OVERFLOW: "rgba(138,47,0,0.14)",
+        },
+        neutral="#66707f",
+        policies={"none": "#b0357f", "constant": "#00795a", "gradscaler": "#5b46b2"},
+        others=("#0b7a86", "#7a5230", "#6b7a00"),
+    ),
+    "dark": Palette(
+        text="#eef1f7",
+        muted="#a9b1c0",
+        grid="#333a47",
+        paper="#0e1117",
+        regions={
+            Region.FLUSHED: "#ff8a4c",
+            Region.SUBNORMAL: "#f2b632",
+            Region.NORMAL: "#5aaee8",
+            Region.OVERFLOW: "#ff6a3d",
+        },
+        bands={
+            Region.FLUSHED: "rgba(255,138,76,0.06)",
+            Region.SUBNORMAL: "rgba(242,182,50,0.10)",
+            Region.NORMAL: "rgba(90,174,232,0.10)",
+            Region.OVERFLOW: "rgba(255,106,61,0.18)",
+        },
+        neutral="#9aa4b5",
+        policies={"none": "#f28cc8", "constant": "#3fd0a4", "gradscaler": "#a99af5"},
+        others=("#4fc3d0", "#c79a73", "#c0cc4d"),
+    ),
+}
+
+REGION_LABELS: Final = {
+    Region.FLUSHED: "flushed to 0",
+    Region.SUBNORMAL: "subnormal",
+    Region.NORMAL: "normal",
+    Region.OVERFLOW: "Inf",
+}
+
+FONT: Final = "Source Sans, Source Sans Pro, Helvetica, Arial, sans-serif"
+
+
+def policy_colour(policy: str, precision: str, mode: Mode) -> str:
+    """Return the one colour of a policy; FP32 runs are neutral whatever their policy.
+
+    Args:
+        policy: Its string form; only the name counts.
+        precision: The run's precision.
+        mode: ``light`` or ``dark``.
+    """
+    palette = PALETTES[mode]
+    if precision == "fp32":
+        return palette.neutral
+    name = policy.partition(":")[0]
+    if name in palette.policies:
+        return palette.policies[name]
+    return palette.others[sum(name.encode()) % len(palette.others)]
+
+
+def literal(text: str) -> str:
+    """Return text that Plotly shows as it stands: its HTML and MathJax mean nothing.
+
+    Control and direction-changing characters are dropped.
+    """
+    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", text)
+    for raw, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
+        clean = clean.replace(raw, entity)
+    return clean
+
+
+def base_layout(mode: Mode) -> go.Layout:
+    """Return what all figures share: fonts, colours, no legend, a state that survives redraws."""
+    palette = PALETTES[mode]
+    axis = {
+        "gridcolor": palette.grid,
+        "linecolor": palette.grid,
+        "zeroline": False,
+        "tickfont": {"color": palette.muted, "size": 12},
+        "title": {"font": {"color": palette.muted, "size": 13}},
+        "automargin": False,
+    }
+    return go.Layout(
+        font={"family": FONT, "color": palette.text, "size": 13},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        showlegend=False,
+        hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
+        uirevision="lsviz",
+        template={"layout": {"xaxis": axis, "yaxis": axis}},
+    )

@@ -1,0 +1,243 @@
+"""The command line: the same acts as the pages, in the same words.
+
+Errors are one line on stderr with exit code 2. torch is imported by ``run`` and ``doctor`` alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lsviz import __version__
+from lsviz.console import RunProgress, doctor_table, print_error, print_summary, runs_table
+from lsviz.errors import UserError
+from lsviz.policies import parse_policy, trace_amax, trace_overflows
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import RunError
+from lsviz.runs.store import RunStore
+from lsviz.runs.writer import create_run
+from lsviz.training.catalog import TASKS, find_task
+
+DEFAULT_ROOT = "runs"
+MAX_AMAX_BYTES = 50_000_000
+
+# typer carries its own copy of click since 0.2x: its usage errors are reached through typer's own.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="lsviz",
+    help="See loss scaling: FP16 training runs and every layer's gradient exponents.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print strict JSON on stdout.")]
+
+
+def runs_root() -> Path:
+    """Return where runs are kept: $LSVIZ_RUNS, or ``runs`` in the current folder."""
+    return Path(os.environ.get("LSVIZ_RUNS") or DEFAULT_ROOT)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"lsviz {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """See loss scaling: FP16 training runs and every layer's gradient exponents."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Option(help=f"What to train: {', '.join(TASKS)}.")],
+    policy: Annotated[
+        str, typer.Option(help="Loss-scaling policy: none, constant:1024, gradscaler, ...")
+    ] = "none",
+    precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    steps: Annotated[int | None, typer.Option(help="Training steps; the task's own by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, batches and dropout.")] = 0,
+    record_every: Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")] = 10,
+    reference_every: Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Folder that holds the runs.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train, write a run folder, print a summary."""
+    spec = find_task(task)
+    config = RunConfig.build(
+        task=task,
+        policy=policy,
+        precision=precision,
+        device=device,
+        steps=spec.steps if steps is None else steps,
+        seed=seed,
+        record_every=record_every,
+        reference_every=reference_every,
+    )
+    # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
+    from lsviz.training.engine import Engine
+
+    Engine.resolve(config.precision, config.device)
+    from lsviz.jobs.worker import execute_run, stop_on_signals
+
+    path = create_run(out or runs_root(), config)
+    with stop_on_signals() as stop, RunProgress(config, spec.metric_name) as progress:
+        state = execute_run(path, stop, progress.observe)
+    summary = _summary(path)
+    if as_json:
+        _print_json(summary)
+    else:
+        print_summary(summary)
+    if state == "cancelled":
+        print_error(f"cancelled at step {summary['steps']} of {config.steps}; the run so far is kept")
+        raise typer.Exit(130)
+
+
+@app.command("list")
+def list_runs(
+    runs: Annotated[Path | None, typer.Option(help="Folder that holds the runs.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the runs in a folder, newest first."""
+    from lsviz.analysis.compare import list_frame
+    from lsviz.jobs.manager import live_status
+
+    store = RunStore.at(runs or runs_root())
+    pairs, broken = [], list(store.list_broken())
+    for found in store.list_runs():
+        try:
+            pairs.append((found.record, live_status(found)))
+        except RunError as error:
+            print_error(str(error))
+    frame = list_frame(pairs)
+    if as_json:
+        _print_json(json.loads(frame.to_json(orient="records")))
+    else:
+        runs_table(frame, store.roots[0])
+    for bad in broken:
+        print_error(bad.reason)
+
+
+@app.command()
+def trace(
+    policy: Annotated[str, typer.Option(help="Loss-scaling policy.")],
+    overflow: Annotated[
+        str | None, typer.Option(help="One character a step: O overflows, . is clean.")
+    ] = None,
+    amax: Annotated[
+        Path | None,
+        typer.Option(help='JSON file {"amax": [largest unscaled |gradient| a step, "inf" allowed]}.'),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a policy's state machine alone; no training."""
+    value = parse_policy(policy)
+    if (overflow is None) == (amax is None):
+        raise UserError("trace takes one of --overflow and --amax")
+    result = trace_overflows(value, overflow) if overflow is not None else trace_amax(value, _load_amax(amax))
+    if as_json:
+        _print_json(
+            {"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at}
+        )
+        return
+    skipped = set(result.skipped)
+    for step, scale in enumerate(result.scales):
+        typer.echo(f"{step:6d}  {'overflow, skipped' if step in skipped else 'clean':18s} S = {scale:g}")
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Tell versions, devices and engine, what is missing and how to get it."""
+    from lsviz.jobs.doctor import diagnose
+
+    report = diagnose()
+    if as_json:
+        _print_json(report)
+    else:
+        doctor_table(report)
+
+
+@app.command()
+def dash(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+) -> None:
+    """Open the dashboard in the browser."""
+    from lsviz.jobs.dashboard import serve_dashboard
+
+    raise typer.Exit(serve_dashboard(port))
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    from lsviz.analysis.compare import summarize
+    from lsviz.runs.reader import open_run
+
+    done = open_run(path)
+    summary = summarize(
+        done.record,
+        done.status,
+        done.steps(),
+        done.exponents(columns=["step", "tensor", "kind", "reference", "loss_scale", "numel", "zero"]),
+    )
+    return {"run_id": summary.pop("run_id"), "path": str(path.resolve()), **summary}
+
+
+def _load_amax(path: Path | None) -> list[float]:
+    assert path is not None
+    try:
+        if path.stat().st_size > MAX_AMAX_BYTES:
+            raise ValueError("it is larger than 50 MB")
+        values = json.loads(path.read_text(encoding="utf-8"))["amax"]
+        return [float(v) for v in values]
+    except OSError as error:
+        raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(
+            f'{str(path)!r} must hold JSON such as {{"amax": [0.5, "inf", 0.25]}}'
+        ) from None
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    try:
+        code = app(args=argv, prog_name="lsviz", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        print_error(str(error))
+        return 2
+    except _USAGE_ERROR as error:
+        print_error(f"{error.format_message()} Try: lsviz --help")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print_error("stopped")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if os.environ.get("LSVIZ_DEBUG"):
+            raise
+        print_error(f"{type(error).__name__}: {error} (unexpected; LSVIZ_DEBUG=1 shows where)")
+        return 1

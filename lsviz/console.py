@@ -1,0 +1,152 @@
+"""What the command line shows in a terminal: progress, tables, errors."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.runs.config import RunConfig
+
+if TYPE_CHECKING:
+    from lsviz.training.loop import StepResult
+
+
+def _console() -> Console:
+    """Return a console on stdout that does not squeeze tables where nobody looks at a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def print_error(message: str) -> None:
+    """Print one line on stderr, whatever the message holds."""
+    sys.stderr.write(f"lsviz: {' '.join(message.split())}\n")
+
+
+class RunProgress:
+    """A live line on stderr: step, loss, S, skipped steps, flushed share, time left.
+
+    Prints nothing where stderr is no terminal.
+    """
+
+    def __init__(self, config: RunConfig, metric_name: str) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(config.task, total=config.steps, figures="starting")
+        self._metric_name = metric_name
+        self._skipped = 0
+        self._flushed = ""
+        self._metric = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.stop()
+
+    def observe(self, result: StepResult) -> None:
+        """Take one step's result."""
+        if self._progress.disable:
+            return
+        step = result.step
+        self._skipped += step.skipped
+        if step.metric is not None:
+            self._metric = f"  {self._metric_name} {step.metric:.3f}"
+        lost, at_risk = _lost_values(result)
+        if at_risk:
+            self._flushed = f"  flushed {format_percent(lost / at_risk)}"
+        figures = (
+            f"loss {step.loss:.4g}  S {format_scale(step.loss_scale)}  skipped {self._skipped}"
+            f"{self._flushed}{self._metric}"
+        )
+        self._progress.update(self._task, completed=step.step + 1, figures=figures)
+
+
+def _lost_values(result: StepResult) -> tuple[int, int]:
+    """Return (values flushed, values not zero in the reference) over all output gradients of a step."""
+    zeros = {
+        row.tensor: row.histogram.zero
+        for row in result.exponents
+        if row.kind == "activation_grad" and not row.reference
+    }
+    lost = at_risk = 0
+    for row in result.exponents:
+        if row.reference and row.tensor in zeros:
+            at_risk += row.histogram.numel - row.histogram.zero
+            lost += max(0, zeros[row.tensor] - row.histogram.zero)
+    return lost, at_risk
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """Print what a run came to."""
+    console = _console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key in ("task", "policy", "precision", "device", "steps", "final_loss"):
+        table.add_row(key.replace("_", " "), Text(_cell(summary[key])))
+    table.add_row(str(summary["metric_name"]), _cell(summary["metric"]))
+    table.add_row("skipped steps", _cell(summary["skipped_steps"]))
+    table.add_row("final loss scale", _cell(summary["final_loss_scale"]))
+    cost = f"{_cell(summary['ms_per_step'])} + {_cell(summary['ms_recording_per_step'])} for recording"
+    table.add_row("ms per step", cost)
+    flushed = [f"{name} {format_percent(share)}" for name, share in summary["flushed"].items()]
+    table.add_row("flushed", Text(", ".join(flushed) or "not recorded"))
+    table.add_row("run", Text(summary["path"]))
+    console.print(table)
+
+
+def runs_table(frame: pd.DataFrame, root: Path) -> None:
+    """Print a table of runs (`lsviz.analysis.compare.list_frame`)."""
+    console = _console()
+    if frame.empty:
+        console.print(Text(f"No runs in {root}. Make one: lsviz run --task sigmoid-mlp --policy constant:1024"))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "task", "policy", "precision", "seed", "state", "step", "metric", "loss", "skipped", "S"):
+        table.add_column(name, justify="right" if name in ("seed", "step", "metric", "loss", "skipped", "S") else "left")
+    for row in frame.to_dict("records"):
+        cells = [row["run_id"], row["task"], row["policy"], row["precision"], row["seed"], row["state"]]
+        cells += [f"{row['step']}/{row['steps']}", row["metric"], row["loss"], row["skipped_steps"], row["loss_scale"]]
+        table.add_row(*(Text(_cell(cell)) for cell in cells))
+    console.print(table)
+
+
+def doctor_table(report: Mapping[str, Any]) -> None:
+    """Print the report of ``lsviz doctor``."""
+    console = _console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in report["versions"].items():
+        table.add_row(name, Text(value or "missing"))
+    for name in ("cpu", "gpu", "engine", "runs"):
+        table.add_row(name, Text(str(report[name] or "none")))
+    console.print(table)
+    for line in report["missing"]:
+        console.print(Text(f"missing: {line}"))
+    if not report["missing"]:
+        console.print("Everything lsviz needs is here.")
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e5 else format_scale(value)
+    return str(value)

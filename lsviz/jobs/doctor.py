@@ -1,0 +1,52 @@
+"""What this machine offers lsviz: versions, devices, engine, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("torch", "streamlit", "plotly", "pandas", "numpy", "pyarrow", "pydantic", "scikit-learn")
+
+
+def diagnose() -> dict[str, Any]:
+    """Return versions, devices, engine and a list of what is missing with the way to get it.
+
+    Imports torch where it is installed; everything is JSON.
+    """
+    versions: dict[str, str | None] = {"lsviz": _version("lsviz"), "python": platform.python_version()}
+    versions.update({name: _version(name) for name in PACKAGES})
+    missing = [f"{name}: pip install {name}" for name, found in versions.items() if found is None]
+    gpu = engine = None
+    if versions["torch"] is not None:
+        import torch
+
+        from lsviz.training.engine import Engine
+
+        engine = Engine.resolve("fp16", "auto").description
+        if torch.cuda.is_available():
+            gpu = torch.cuda.get_device_name()
+        else:
+            missing_gpu = "a CUDA GPU (optional): FP16 runs on the CPU, with FP16's range and rounding"
+            missing = [*missing, missing_gpu]
+    runs = Path(os.environ.get("LSVIZ_RUNS") or "runs")
+    return {
+        "versions": versions,
+        "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False) or psutil.cpu_count()} cores, "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "gpu": gpu,
+        "engine": engine,
+        "runs": str(runs.resolve()),
+        "missing": missing,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,88 @@
+"""The table of tasks: what each is, teaches and defaults to. No torch, so that pages can list them.
+
+Adding a task: one row here, one file in ``lsviz/training/tasks`` with a ``build_task`` function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from lsviz.errors import UserError
+
+
+class TaskError(UserError):
+    """No such task; the message lists the known ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """A task's settings and its place in teaching.
+
+    Attributes:
+        name: As in ``--task``.
+        module: Module that holds its ``build_task``.
+        title: A few words for menus.
+        teaches: A paragraph for a person who chooses.
+        metric_name: What ``evaluate`` returns, e.g. ``accuracy``.
+        steps: Default number of steps.
+        batch_size: Examples a step.
+        lr: Learning rate.
+    """
+
+    name: str
+    module: str
+    title: str
+    teaches: str
+    metric_name: str
+    steps: int
+    batch_size: int
+    lr: float
+
+
+_SPECS: Final = (
+    TaskSpec(
+        name="sigmoid-mlp",
+        module="lsviz.training.tasks.sigmoid_mlp",
+        title="Deep sigmoid network on digits",
+        teaches=(
+            "Six hidden sigmoid layers of 128 on handwritten digits. A sigmoid passes on at most a "
+            "quarter of a gradient, so each layer further down receives smaller ones, until FP16 "
+            "rounds them to zero: without loss scaling the lower layers receive nothing and the "
+            "network stays at chance. S = 1024 brings it back."
+        ),
+        metric_name="accuracy",
+        steps=1000,
+        batch_size=256,
+        lr=3e-3,
+    ),
+    TaskSpec(
+        name="digits-mlp",
+        module="lsviz.training.tasks.digits_mlp",
+        title="Shallow ReLU network on digits",
+        teaches=(
+            "Two hidden ReLU layers of 128 on the same digits. Its gradients lie well inside FP16's "
+            "range, so it trains as well in FP16 without loss scaling as in FP32: not every network "
+            "needs a loss scale."
+        ),
+        metric_name="accuracy",
+        steps=400,
+        batch_size=128,
+        lr=1e-3,
+    ),
+)
+
+TASKS: Final[dict[str, TaskSpec]] = {spec.name: spec for spec in _SPECS}
+"""Every task by name, in the order of menus."""
+
+
+def find_task(name: str) -> TaskSpec:
+    """Return the task of that name.
+
+    Raises:
+        TaskError: There is none.
+    """
+    try:
+        return TASKS[name]
+    except KeyError:
+        raise TaskError(f"unknown task {name!r}; choose one of: {', '.join(TASKS)}") from None

@@ -1,0 +1,141 @@
+"""Recording gradients: hooks that count every module's output gradient, and every weight's gradient.
+
+Hooks see gradients as backward has them, that is scaled; each row carries the loss scale in force.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lsviz.exponents import ExponentHistogram
+from lsviz.runs.schema import ExponentRow, Kind
+from lsviz.training.counting import count_exponents
+
+
+class GradientRecorder:
+    """Counts the gradients of one model's backward passes. It never changes a value.
+
+    Use: ``with recorder.recording(): forward and backward``, then `rows`.
+
+    Attributes:
+        seconds: Time spent on counting since `recording` was entered, hooks and `rows` together.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._activations: dict[str, ExponentHistogram] = {}
+        self._rounding = False
+        self.seconds = 0.0
+
+    @contextmanager
+    def recording(self, *, rounding: bool = False) -> Iterator[None]:
+        """Count the output gradients of every module while the context lasts.
+
+        A module that returns its child's output unchanged shares the child's tensor, and so its
+        counts; the model itself is left out where it does, since it has no name of its own. Passes
+        inside one context add up.
+
+        Args:
+            rounding: Count what a reference histogram holds.
+        """
+        self._activations = {}
+        self._rounding = rounding
+        self.seconds = 0.0
+        watched: dict[int, list[str]] = {}
+        keep_alive: list[Tensor] = []
+
+        def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def after_forward(module: nn.Module, inputs: Any, output: Any) -> None:
+                for tensor in _tensors_of(output):
+                    if not tensor.requires_grad:
+                        continue
+                    names = watched.get(id(tensor))
+                    if names is not None:
+                        if name and name not in names:
+                            names.append(name)
+                        continue
+                    names = watched[id(tensor)] = [name]
+                    keep_alive.append(tensor)  # an id is a tensor's only while the tensor lives
+                    tensor.register_hook(self._counter(names))
+
+            return after_forward
+
+        handles = [m.register_forward_hook(watch(name)) for name, m in self._model.named_modules()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def rows(self, step: int, loss_scale: float, *, reference: bool = False) -> list[ExponentRow]:
+        """Return what was counted, activations in the order of modules, then each weight's ``.grad``."""
+
+        def row(tensor: str, kind: Kind, histogram: ExponentHistogram) -> ExponentRow:
+            return ExponentRow(step, tensor, kind, reference, loss_scale, histogram)
+
+        order = [name for name, _ in self._model.named_modules() if name in self._activations]
+        rows = [row(name, "activation_grad", self._activations[name]) for name in order]
+        for name, parameter in self._model.named_parameters():
+            if parameter.grad is not None:
+                rows.append(row(name, "weight_grad", self._count(parameter.grad)))
+        return rows
+
+    def _count(self, gradient: Tensor) -> ExponentHistogram:
+        started = time.perf_counter()
+        counted = count_exponents(gradient, rounding=self._rounding)
+        self.seconds += time.perf_counter() - started
+        return counted
+
+    def _counter(self, names: list[str]) -> Callable[[Tensor], None]:
+        def count(gradient: Tensor) -> None:
+            counted = self._count(gradient)
+            for name in names:
+                before = self._activations.get(name)
+                self._activations[name] = counted if before is None else before.merge(counted)
+
+        return count
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put back, at the end, all that a forward and backward pass changes besides what it returns.
+
+    That is: random number generators, buffers (running means and the like) and every ``.grad``.
+    Inside, ``.grad`` starts as None.
+    """
+    cpu_state = torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    gradients = [(p, p.grad) for p in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name])
+        torch.set_rng_state(cpu_state)
+        if cuda_states:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+def _tensors_of(output: Any) -> Iterator[Tensor]:
+    """Yield the floating tensors in a module's output, through tuples, lists and dicts."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors_of(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from _tensors_of(value)
