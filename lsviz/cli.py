@@ -154,9 +154,7 @@ def trace(
         raise UserError("trace takes one of --overflow and --amax")
     result = trace_overflows(value, overflow) if overflow is not None else trace_amax(value, _load_amax(amax))
     if as_json:
-        _print_json(
-            {"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at}
-        )
+        _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
         return
     skipped = set(result.skipped)
     for step, scale in enumerate(result.scales):
@@ -209,9 +207,7 @@ def _load_amax(path: Path | None) -> list[float]:
     except OSError as error:
         raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
-            f'{str(path)!r} must hold JSON such as {{"amax": [0.5, "inf", 0.25]}}'
-        ) from None
+        raise UserError(f'{str(path)!r} must hold JSON such as {{"amax": [0.5, "inf", 0.25]}}') from None
 
 
 def _print_json(document: Any) -> None:

@@ -117,14 +117,36 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
     """Print a table of runs (`lsviz.analysis.compare.list_frame`)."""
     console = _console()
     if frame.empty:
-        console.print(Text(f"No runs in {root}. Make one: lsviz run --task sigmoid-mlp --policy constant:1024"))
+        console.print(
+            Text(f"No runs in {root}. Make one: lsviz run --task sigmoid-mlp --policy constant:1024")
+        )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("run", "task", "policy", "precision", "seed", "state", "step", "metric", "loss", "skipped", "S"):
-        table.add_column(name, justify="right" if name in ("seed", "step", "metric", "loss", "skipped", "S") else "left")
+    for name in (
+        "run",
+        "task",
+        "policy",
+        "precision",
+        "seed",
+        "state",
+        "step",
+        "metric",
+        "loss",
+        "skipped",
+        "S",
+    ):
+        table.add_column(
+            name, justify="right" if name in ("seed", "step", "metric", "loss", "skipped", "S") else "left"
+        )
     for row in frame.to_dict("records"):
         cells = [row["run_id"], row["task"], row["policy"], row["precision"], row["seed"], row["state"]]
-        cells += [f"{row['step']}/{row['steps']}", row["metric"], row["loss"], row["skipped_steps"], row["loss_scale"]]
+        cells += [
+            f"{row['step']}/{row['steps']}",
+            row["metric"],
+            row["loss"],
+            row["skipped_steps"],
+            row["loss_scale"],
+        ]
         table.add_row(*(Text(_cell(cell)) for cell in cells))
     console.print(table)
 

@@ -252,9 +252,7 @@ class ExponentHistogram:
     def from_dict(cls, row: Mapping[str, Any]) -> ExponentHistogram:
         """Return the histogram held by one row of an exponents table (see `to_dict`)."""
         past = {
-            f.name: row[f"past_{f.name}"]
-            for f in ROUNDING_FORMATS
-            if row.get(f"past_{f.name}") is not None
+            f.name: row[f"past_{f.name}"] for f in ROUNDING_FORMATS if row.get(f"past_{f.name}") is not None
         }
         return cls(
             row["counts"],

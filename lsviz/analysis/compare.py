@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lsviz.analysis.shares import flushed_frame, last_flushed
+from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import RunRecord, RunStatus
 
 RESULTS = ("final_loss", "metric", "skipped_steps", "final_loss_scale")
@@ -70,6 +71,46 @@ def list_frame(runs: Sequence[tuple[RunRecord, RunStatus]]) -> pd.DataFrame:
         for record, status in runs
     ]
     return pd.DataFrame(rows)
+
+
+def run_label(config: RunConfig) -> str:
+    """Return a run in a few words: its precision where that is the point, else its policy."""
+    if config.precision == "fp32":
+        return "FP32" if config.policy == "none" else f"FP32, {config.policy}"
+    label = "no scaling" if config.policy == "none" else config.policy
+    return label if config.precision == "fp16" else f"{config.precision.upper()}, {label}"
+
+
+def run_labels(records: Sequence[RunRecord]) -> list[str]:
+    """Return labels that differ: with the task, the seed or the id's end only where they are needed."""
+    labels = [run_label(record.config) for record in records]
+    extras = (
+        [record.config.task for record in records],
+        [f"seed {record.config.seed}" for record in records],
+        [f"{record.config.steps:,} steps" for record in records],
+        [record.run_id[-4:] for record in records],
+    )
+    for extra in extras:
+        if len(set(extra)) > 1 and len(set(labels)) < len(labels):
+            labels = [f"{label}, {more}" for label, more in zip(labels, extra, strict=True)]
+    return labels
+
+
+def settings_and_results(record: RunRecord, steps: pd.DataFrame, status: RunStatus) -> dict[str, Any]:
+    """Return one run's settings and results as one flat row for `difference_frame`."""
+    config = record.config.model_dump()
+    metrics = steps["metric"].dropna()
+    return {
+        **config,
+        "device": record.device or config["device"],
+        "torch": record.versions.get("torch"),
+        "state": status.state,
+        "final_loss": _number(steps["loss"].iloc[-1]) if len(steps) else None,
+        "metric": _number(metrics.iloc[-1]) if len(metrics) else None,
+        "skipped_steps": int(steps["skipped"].sum()),
+        "final_loss_scale": _number(steps["loss_scale"].iloc[-1]) if len(steps) else None,
+        "ms_per_step": _number(steps["ms"].median()) if len(steps) else None,
+    }
 
 
 def difference_frame(labels: Sequence[str], summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

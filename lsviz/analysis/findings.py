@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import pandas as pd
+
+from lsviz.analysis.shares import flushed_frame, total_flushed_frame
+from lsviz.runs.config import RunConfig
+
 STARVED: Final = 0.99
 """From this flushed share on, a layer receives nothing that could train it."""
+_SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 HEALTHY: Final = 0.05
 """Up to this flushed share, we call a layer's gradient intact."""
 
@@ -22,22 +28,38 @@ class RunShares:
         policy: The policy's string form.
         loss_scale: S at the step shown.
         flushed: Layer -> flushed share, lowest layer first; empty where nothing was recorded.
+        total: Flushed share of all layers' values together.
     """
 
     precision: str
     policy: str
     loss_scale: float
     flushed: Mapping[str, float]
+    total: float
 
     @property
     def starved(self) -> list[str]:
         """Layers that receive nothing."""
         return [layer for layer, share in self.flushed.items() if share >= STARVED]
 
-    @property
-    def total(self) -> float:
-        """Mean share over the layers."""
-        return sum(self.flushed.values()) / len(self.flushed) if self.flushed else 0.0
+
+def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Sequence[str]) -> RunShares:
+    """Return what one run's exponents table says of one step.
+
+    ``loss_scale`` is 0 where the step was not recorded.
+    """
+    here = exponents[(exponents["step"] == step) & (exponents["kind"] == "activation_grad")]
+    recorded = here[~here["reference"].astype(bool)]
+    flushed = flushed_frame(here)
+    total = total_flushed_frame(flushed, layers)
+    by_layer = dict(zip(flushed["tensor"], flushed["flushed"], strict=True))
+    return RunShares(
+        precision=config.precision,
+        policy=config.policy,
+        loss_scale=float(recorded["loss_scale"].iloc[0]) if len(recorded) else 0.0,
+        flushed={layer: float(by_layer[layer]) for layer in layers if layer in by_layer},
+        total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
+    )
 
 
 def format_percent(share: float) -> str:
@@ -53,10 +75,10 @@ def format_percent(share: float) -> str:
 
 
 def format_scale(loss_scale: float) -> str:
-    """Return S as people read it: 1, 8, 1,024, 2^16, 0.1."""
+    """Return S as people read it: 1, 8, 1,024, 2¹⁶, 0.1."""
     mantissa, exponent = math.frexp(loss_scale)
     if mantissa == 0.5 and not -4 < exponent - 1 < 14:
-        return f"2^{exponent - 1}"
+        return f"2{str(exponent - 1).translate(_SUPERSCRIPTS)}"
     return f"{loss_scale:,.0f}" if float(loss_scale).is_integer() else f"{loss_scale:g}"
 
 
@@ -66,12 +88,16 @@ def finding(runs: Sequence[RunShares]) -> str:
     if not shown:
         return "No gradients with an FP32 reference were recorded at this step."
     worst = max(shown, key=lambda run: run.total)
-    best = min(shown, key=lambda run: run.total)
+    # FP32 always keeps all: the rescue worth telling is that of a run in a half format.
+    best = min([r for r in shown if r.precision != "fp32"] or shown, key=lambda run: run.total)
     if worst.total <= HEALTHY and len(shown) > 1:
         return "Nearly all gradients survive in every run."
     if best is worst or worst.total <= HEALTHY:
         return _loss(worst)
-    return f"{_loss(worst)} {_lead(best)}, {format_percent(1 - best.total)} survives."
+    kept = (
+        "all" if best.total == 0 else "nearly all" if best.total <= 0.01 else format_percent(1 - best.total)
+    )
+    return f"{_loss(worst)} {_lead(best)}, {kept} of the gradient survives."
 
 
 def _loss(run: RunShares) -> str:
@@ -95,5 +121,5 @@ def _loss(run: RunShares) -> str:
 def _lead(run: RunShares) -> str:
     if run.precision == "fp32":
         return "In FP32"
-    lead = "Without loss scaling" if run.policy == "none" else f"With S = {format_scale(run.loss_scale)}"
+    lead = "Without loss scaling" if run.policy == "none" else f"With S = {format_scale(run.loss_scale)}"
     return lead if run.precision == "fp16" else f"{lead} in {run.precision.upper()}"

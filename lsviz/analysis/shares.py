@@ -71,9 +71,7 @@ def total_flushed_frame(flushed: pd.DataFrame, layers: Sequence[str]) -> pd.Data
     if chosen.empty:
         return pd.DataFrame({"step": pd.Series(dtype="int64"), "flushed": pd.Series(dtype="float64")})
     at_risk = chosen["numel"] * (1 - chosen["structural_zero"])
-    sums = (
-        chosen.assign(at_risk=at_risk).groupby("step", as_index=False)[["lost", "at_risk"]].sum()
-    )
+    sums = chosen.assign(at_risk=at_risk).groupby("step", as_index=False)[["lost", "at_risk"]].sum()
     share = (sums["lost"] / sums["at_risk"].where(sums["at_risk"] > 0)).fillna(0.0)
     return pd.DataFrame({"step": sums["step"], "flushed": share})
 

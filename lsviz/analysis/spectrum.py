@@ -46,7 +46,9 @@ def spectrum_frame(
             expected = np.full(kept.shape, np.nan)
             total = kept.sum()
         else:
-            histogram = ExponentHistogram.from_dict(reference.iloc[0].to_dict())
+            histogram = ExponentHistogram.from_dict(
+                dict(zip(reference.columns, reference.iloc[0], strict=True))
+            )
             expected = histogram.shift(round(math.log2(loss_scale))).counts.astype(np.float64)
             total = expected.sum()
         scale = total if total > 0 else 1.0

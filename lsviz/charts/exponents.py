@@ -9,11 +9,20 @@ from typing import Any, Final
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from lsviz.analysis.findings import format_percent
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, literal
+from lsviz.analysis.findings import RunShares, format_percent, format_scale
+from lsviz.analysis.spectrum import spectrum_frame
+from lsviz.charts.theme import (
+    PALETTES,
+    REGION_LABELS,
+    Mode,
+    Palette,
+    base_layout,
+    literal,
+    policy_colour,
+)
 from lsviz.formats import FP16, FloatFormat, Region
+from lsviz.runs.schema import RunRecord
 
 LEFT, RIGHT = -44, 19
 """One fixed axis for every figure; what lies further left is drawn in the first bin."""
@@ -21,9 +30,12 @@ LEFT, RIGHT = -44, 19
 ROW_PX: Final = 62
 MIN_ROW_PX: Final = 26
 MAX_ROWS_PX: Final = 900
-HEADER_PX: Final = 132
+HEADER_PX: Final = 136
 FOOTER_PX: Final = 58
-BAR_HEIGHT: Final = 0.8
+BAR_HEIGHT: Final = 0.78
+GAP: Final = 0.025
+LABEL_ROOM: Final = 0.35
+"""Rows of space above the highest one for the names of the regions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +44,8 @@ class Facet:
 
     Attributes:
         title: The run in a few words (policy, seed).
-        subtitle: S and how the run ended.
+        subtitle: S at the step shown.
+        ending: How the run ended; empty while it is under way.
         colour: The policy's colour.
         spectrum: Frame of `lsviz.analysis.spectrum.spectrum_frame`.
         flushed: Layer -> flushed share; a layer without a reference is missing.
@@ -42,11 +55,51 @@ class Facet:
 
     title: str
     subtitle: str
+    ending: str
     colour: str
     spectrum: pd.DataFrame
     flushed: Mapping[str, float]
     total: float | None
     full_precision: bool = False
+
+
+def run_facet(
+    label: str,
+    record: RunRecord,
+    exponents: pd.DataFrame,
+    step: int,
+    layers: Sequence[str],
+    shares: RunShares,
+    metric: float | None,
+    mode: Mode,
+) -> Facet:
+    """Return the facet of one run at one step.
+
+    Args:
+        label: The run in a few words.
+        record: Its run.json.
+        exponents: Its exponents table, or the part of that step.
+        step: A recorded step.
+        layers: The rows, lowest layer first.
+        shares: What was flushed at that step (`lsviz.analysis.findings.run_shares`).
+        metric: How the run ended; None while it is under way.
+        mode: ``light`` or ``dark``.
+    """
+    ending = ""
+    if metric is not None:
+        value = format_percent(metric) if record.metric_name == "accuracy" else f"{metric:.4g}"
+        ending = f"ends at {value} {record.metric_name or ''}".rstrip()
+    scale = f"S = {format_scale(shares.loss_scale)}" if shares.loss_scale else "not recorded at this step"
+    return Facet(
+        title=label,
+        subtitle=scale,
+        ending=ending,
+        colour=policy_colour(record.config.policy, record.config.precision, mode),
+        spectrum=spectrum_frame(exponents, step, layers, FP16),
+        flushed=shares.flushed,
+        total=shares.total if shares.flushed else None,
+        full_precision=record.config.precision == "fp32",
+    )
 
 
 def exponent_figure(
@@ -64,167 +117,219 @@ def exponent_figure(
         fmt: The format whose regions are shaded.
     """
     palette = PALETTES[mode]
-    columns = len(facets)
-    figure = make_subplots(rows=1, cols=columns, shared_yaxes=True, horizontal_spacing=0.02)
-    figure.update_layout(base_layout(mode))
     row_px = max(MIN_ROW_PX, min(ROW_PX, MAX_ROWS_PX // max(1, len(layers))))
-    for column, facet in enumerate(facets, start=1):
-        _draw_bands(figure, column, palette, fmt, labelled=columns <= 3)
-        _draw_rows(figure, column, facet, layers, palette, fmt)
-        _draw_header(figure, column, facet, palette)
-        figure.update_xaxes(
-            range=[LEFT, RIGHT],
-            tickvals=list(range(-40, 17, 8)),
-            ticktext=[f"2<sup>{e}</sup>" for e in range(-40, 17, 8)],
-            tickangle=0,
-            fixedrange=True,
-            title={"text": "size of a gradient value as FP16 sees it, times S", "standoff": 8}
-            if column == (columns + 1) // 2 or columns == 2
-            else None,
-            row=1,
-            col=column,
-        )
-    longest = max((len(name) for name in layers), default=0)
-    figure.update_yaxes(range=[-0.12, len(layers)], showgrid=False, showticklabels=False, fixedrange=True)
-    figure.update_yaxes(
-        showticklabels=True,
-        tickvals=[i + 0.3 for i in range(len(layers))],
-        ticktext=[literal(name if len(name) <= 24 else "…" + name[-23:]) for name in layers],
-        tickfont={"color": palette.text, "size": 13 if row_px > 40 else 11},
-        row=1,
-        col=1,
-    )
+    # Traces, shapes and annotations are gathered as plain values and checked by Plotly once: adding
+    # them one by one checks all earlier ones again each time, which took ten times as long.
+    traces: list[Any] = []
+    shapes: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = [_axis_title(palette)]
+    axes: dict[str, Any] = {}
+    width = (1 - GAP * (len(facets) - 1)) / max(1, len(facets))
+    for index, facet in enumerate(facets):
+        axis = "" if index == 0 else str(index + 1)
+        left = index * (width + GAP)
+        axes[f"xaxis{axis}"] = _x_axis(left, left + width, f"y{axis}", len(facets))
+        axes[f"yaxis{axis}"] = _y_axis(layers, f"x{axis}", row_px, palette, labelled=index == 0)
+        shapes += _bands(axis, palette, fmt)
+        if len(facets) <= 2:
+            annotations += _band_labels(axis, len(layers), palette, fmt)
+        annotations += _header(left, facet, palette)
+        annotations += _row_labels(axis, facet, layers, palette, words=len(facets) <= 2)
+        traces += _row_traces(axis, facet, layers, palette, fmt)
+    longest = min(24, max((len(name) for name in layers), default=0))
+    figure = go.Figure(data=traces, layout=base_layout(mode))
     figure.update_layout(
-        height=HEADER_PX + FOOTER_PX + row_px * len(layers),
-        margin={"l": min(190, 16 + 8 * min(longest, 24)), "r": 8, "t": HEADER_PX, "b": FOOTER_PX},
+        height=HEADER_PX + FOOTER_PX + row_px * (len(layers) + LABEL_ROOM),
+        margin={"l": min(190, 16 + 8 * longest), "r": 8, "t": HEADER_PX, "b": FOOTER_PX},
         barmode="overlay",
         bargap=0,
         hovermode="closest",
+        shapes=shapes,
+        annotations=annotations,
+        **axes,
     )
     return figure
 
 
-def _draw_bands(figure: go.Figure, column: int, palette: Palette, fmt: FloatFormat, *, labelled: bool) -> None:
-    # Edges on a log2 axis: half the smallest subnormal still rounds up to it; the end rounds to Inf.
-    flush = math.log2(fmt.flush_limit)
-    edges = [LEFT, flush, fmt.min_exponent, math.log2(fmt.overflow_limit), RIGHT]
-    for region, left, right in zip(Region, edges, edges[1:], strict=False):
-        figure.add_vrect(
-            x0=left, x1=right, fillcolor=palette.bands[region], line_width=0, layer="below", row=1, col=column
-        )
-        if labelled:
-            figure.add_annotation(
-                x=(left + right) / 2,
-                y=1,
-                yref="paper",
-                yanchor="bottom",
-                text=REGION_LABELS[region],
-                font={"size": 12, "color": palette.regions[region]},
-                showarrow=False,
-                row=1,
-                col=column,
-            )
+def _x_axis(left: float, right: float, anchor: str, columns: int) -> dict[str, Any]:
+    ticks = range(-40, 17, 8 if columns <= 2 else 16)
+    return {
+        "domain": [left, right],
+        "anchor": anchor,
+        "range": [LEFT, RIGHT],
+        "tickvals": list(ticks),
+        "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
+        "tickangle": 0,
+        "fixedrange": True,
+    }
 
 
-def _draw_header(figure: go.Figure, column: int, facet: Facet, palette: Palette) -> None:
-    axis = figure.layout["xaxis" if column == 1 else f"xaxis{column}"]
-    left = axis.domain[0]
+def _y_axis(
+    layers: Sequence[str], anchor: str, row_px: int, palette: Palette, *, labelled: bool
+) -> dict[str, Any]:
+    return {
+        "anchor": anchor,
+        "range": [-0.12, len(layers) + LABEL_ROOM],
+        "showgrid": False,
+        "fixedrange": True,
+        "showticklabels": labelled,
+        "tickvals": [i + 0.3 for i in range(len(layers))],
+        "ticktext": [literal(name if len(name) <= 24 else "…" + name[-23:]) for name in layers],
+        "tickfont": {"color": palette.text, "size": 13 if row_px > 40 else 11},
+    }
+
+
+def _axis_title(palette: Palette) -> dict[str, Any]:
+    return {
+        "text": "size of a gradient value in FP16, after scaling by S",
+        "x": 0.5,
+        "xref": "paper",
+        "xanchor": "center",
+        "y": 0,
+        "yref": "paper",
+        "yanchor": "top",
+        "yshift": -28,
+        "showarrow": False,
+        "font": {"size": 13, "color": palette.muted},
+    }
+
+
+def _edges(fmt: FloatFormat) -> list[tuple[Region, float, float]]:
+    """Each region's ends on the log2 axis.
+
+    Half the smallest subnormal still rounds up to it, and values past the overflow limit become Inf.
+    """
+    edges = [LEFT, math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit), RIGHT]
+    return list(zip(Region, edges, edges[1:], strict=False))
+
+
+def _bands(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "rect",
+            "layer": "below",
+            "xref": f"x{axis}",
+            "yref": f"y{axis} domain",
+            "x0": left,
+            "x1": right,
+            "y0": 0,
+            "y1": 1,
+            "fillcolor": palette.bands[region],
+            "line": {"width": 0},
+        }
+        for region, left, right in _edges(fmt)
+    ]
+
+
+def _band_labels(axis: str, rows: int, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": REGION_LABELS[region],
+            "x": (left + right) / 2,
+            "xref": f"x{axis}",
+            "y": rows + LABEL_ROOM / 2,
+            "yref": f"y{axis}",
+            "yanchor": "middle",
+            "showarrow": False,
+            "font": {"size": 12, "color": palette.region_text[region]},
+        }
+        for region, left, right in _edges(fmt)
+    ]
+
+
+def _header(left: float, facet: Facet, palette: Palette) -> list[dict[str, Any]]:
     if facet.full_precision:
         headline, caption = "0 %", "flushed: FP32 keeps all"
     elif facet.total is None:
-        headline, caption = "–", "no FP32 reference at this step"
+        headline, caption = "–", "no reference at this step"
     else:
-        headline, caption = format_percent(facet.total), "of its gradient values flushed to zero"
+        headline, caption = format_percent(facet.total), "flushed to zero"
     lines = (
-        (104, 17, facet.colour, f"<b>{literal(facet.title)}</b>"),
-        (86, 13, palette.muted, literal(facet.subtitle)),
-        (38, 40, palette.text, f"<b>{headline}</b>"),
-        (22, 13, palette.muted, caption),
+        (108, 17, facet.colour, f"<b>{literal(facet.title)}</b>"),
+        (89, 13, palette.muted, literal(facet.subtitle)),
+        (42, 40, palette.text, f"<b>{literal(headline)}</b>"),
+        (26, 13, palette.muted, caption),
+        (8, 13, palette.muted, literal(facet.ending)),
     )
-    for shift, font_size, colour, text in lines:
-        figure.add_annotation(
-            x=left,
-            xref="paper",
-            xanchor="left",
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=shift,
-            text=text,
-            align="left",
-            font={"size": font_size, "color": colour},
-            showarrow=False,
+    return [
+        {
+            "text": text,
+            "x": left,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "yshift": shift,
+            "align": "left",
+            "showarrow": False,
+            "font": {"size": size, "color": colour},
+        }
+        for shift, size, colour, text in lines
+    ]
+
+
+def _row_labels(
+    axis: str, facet: Facet, layers: Sequence[str], palette: Palette, *, words: bool
+) -> list[dict[str, Any]]:
+    """The flushed share of each row, at its left end, loud where it is a percent or more."""
+    labels = []
+    for row, layer in enumerate(layers):
+        share = facet.flushed.get(layer)
+        if share is None or facet.full_precision:
+            continue
+        loud = share >= 0.01
+        text = literal(format_percent(share))
+        labels.append(
+            {
+                "text": f"<b>{text}</b>{' flushed' if words else ''}" if loud else text,
+                "x": LEFT,
+                "xref": f"x{axis}",
+                "xanchor": "left",
+                "xshift": 4,
+                "y": row + 0.42,
+                "yref": f"y{axis}",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12, "color": palette.region_text[Region.FLUSHED] if loud else palette.muted},
+            }
         )
+    return labels
 
 
-def _draw_rows(
-    figure: go.Figure,
-    column: int,
-    facet: Facet,
-    layers: Sequence[str],
-    palette: Palette,
-    fmt: FloatFormat,
-) -> None:
-    kept: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "colour": [], "hover": []}
-    lost: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "hover": []}
+def _row_traces(
+    axis: str, facet: Facet, layers: Sequence[str], palette: Palette, fmt: FloatFormat
+) -> list[go.Bar | go.Scatter]:
+    kept: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
+    lost: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
+    colours: list[str] = []
     outline_x: list[float | None] = []
     outline_y: list[float | None] = []
     for row, layer in enumerate(layers):
         bins = _visible_bins(facet.spectrum[facet.spectrum["tensor"] == layer])
         tallest = max((max(has, keeps) for has, keeps in bins.values()), default=0.0) or 1.0
         for exponent, (has, keeps) in sorted(bins.items()):
-            region = fmt.region_of(exponent)
-            hover = _hover(layer, exponent, has, keeps)
-            if keeps > 0:
-                kept["x"].append(exponent + 0.5)
-                kept["y"].append(keeps / tallest * BAR_HEIGHT)
-                kept["base"].append(row)
-                kept["colour"].append(palette.neutral if facet.full_precision else palette.regions[region])
-                kept["hover"].append(hover)
-            elif has > 0:
-                lost["x"].append(exponent + 0.5)
-                lost["y"].append(has / tallest * BAR_HEIGHT)
-                lost["base"].append(row)
-                lost["hover"].append(hover)
-        _extend_outline(outline_x, outline_y, row, {e: has / tallest * BAR_HEIGHT for e, (has, _) in bins.items()})
-        share = facet.flushed.get(layer)
-        if share is not None and not facet.full_precision:
-            loud = share >= 0.01
-            colour = palette.regions[Region.FLUSHED] if loud else palette.muted
-            text = format_percent(share)
-            figure.add_annotation(
-                x=LEFT,
-                y=row + 0.3,
-                xanchor="left",
-                xshift=6,
-                text=f"<b>{text}</b> flushed" if loud else text,
-                font={"size": 12, "color": colour},
-                showarrow=False,
-                row=1,
-                col=column,
-            )
-    bars = {"width": 0.9, "hovertemplate": "%{customdata}<extra></extra>"}
-    figure.add_trace(
-        go.Bar(
-            x=lost["x"], y=lost["y"], base=lost["base"], customdata=lost["hover"],
-            marker={"color": palette.regions[Region.FLUSHED], "opacity": 0.38, "line_width": 0}, **bars,
-        ),
-        row=1, col=column,
-    )  # fmt: skip
-    figure.add_trace(
-        go.Bar(
-            x=kept["x"], y=kept["y"], base=kept["base"], customdata=kept["hover"],
-            marker={"color": kept["colour"], "line_width": 0}, **bars,
-        ),
-        row=1, col=column,
-    )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(
-            x=outline_x, y=outline_y, mode="lines", hoverinfo="skip",
-            line={"color": palette.muted, "width": 1, "dash": "dot"},
-        ),
-        row=1, col=column,
-    )  # fmt: skip
+            bars, share = (kept, keeps) if keeps > 0 else (lost, has)
+            if share <= 0:
+                continue
+            if bars is kept:
+                region = fmt.region_of(exponent)
+                colours.append(palette.neutral if facet.full_precision else palette.regions[region])
+            bars["x"].append(exponent + 0.5)
+            bars["y"].append(share / tallest * BAR_HEIGHT)
+            bars["base"].append(row)
+            bars["customdata"].append(_hover(layer, exponent, has, keeps))
+        heights = {e: has / tallest * BAR_HEIGHT for e, (has, _) in bins.items()}
+        _extend_outline(outline_x, outline_y, row, heights)
+    place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
+    bar = {"width": 0.9, "hovertemplate": "%{customdata}<extra></extra>", **place}
+    pale = {"color": palette.regions[Region.FLUSHED], "opacity": 0.38, "line": {"width": 0}}
+    outline = {"color": palette.muted, "width": 1, "dash": "dot"}
+    return [
+        go.Bar(**lost, marker=pale, **bar),
+        go.Bar(**kept, marker={"color": colours, "line": {"width": 0}}, **bar),
+        go.Scatter(x=outline_x, y=outline_y, mode="lines", hoverinfo="skip", line=outline, **place),
+    ]
 
 
 def _visible_bins(spectrum: pd.DataFrame) -> dict[int, tuple[float, float]]:
@@ -260,7 +365,4 @@ def _hover(layer: str, exponent: int, has: float, keeps: float) -> str:
     where = f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>"
     if exponent == LEFT:
         where = f"below 2<sup>{LEFT + 1}</sup>"
-    return (
-        f"<b>{literal(layer)}</b>, {where}<br>"
-        f"FP32 has {format_percent(has)}, kept {format_percent(keeps)}"
-    )
+    return f"<b>{literal(layer)}</b>, {where}<br>FP32 has {format_percent(has)}, kept {format_percent(keeps)}"

@@ -28,6 +28,7 @@ class Palette:
         grid: Lines behind data.
         paper: Background of the page.
         regions: Bars, by region.
+        region_text: Words in a region's hue, dark (or light) enough to read.
         bands: Background of each region, translucent.
         neutral: FP32, which has no loss to scale away.
         policies: By policy name.
@@ -39,6 +40,7 @@ class Palette:
     grid: str
     paper: str
     regions: dict[Region, str]
+    region_text: dict[Region, str]
     bands: dict[Region, str]
     neutral: str
     policies: dict[str, str]
@@ -55,6 +57,12 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.FLUSHED: "#c44e00",
             Region.SUBNORMAL: "#e39a00",
             Region.NORMAL: "#1f77b4",
+            Region.OVERFLOW: "#8a2f00",
+        },
+        region_text={
+            Region.FLUSHED: "#b34700",
+            Region.SUBNORMAL: "#8a5d00",
+            Region.NORMAL: "#1a6699",
             Region.OVERFLOW: "#8a2f00",
         },
         bands={
@@ -77,6 +85,12 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.SUBNORMAL: "#f2b632",
             Region.NORMAL: "#5aaee8",
             Region.OVERFLOW: "#ff6a3d",
+        },
+        region_text={
+            Region.FLUSHED: "#ff9a66",
+            Region.SUBNORMAL: "#f2b632",
+            Region.NORMAL: "#7cc0f0",
+            Region.OVERFLOW: "#ff8a66",
         },
         bands={
             Region.FLUSHED: "rgba(255,138,76,0.06)",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
-from lsviz.charts.theme import PALETTES, Mode, base_layout, literal
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal
 
 MAX_POINTS: Final = 2000
 DASHES: Final = ("solid", "dash", "dot", "dashdot")
-_TITLES: Final = ("Loss", "Loss scale S", "Flushed share, all layers")
+PANELS: Final = ([0.66, 1.0], [0.34, 0.58], [0.0, 0.25])
+LOG2: Final = float(np.log10(2))
+_TITLES: Final = (
+    "<b>Loss</b>",
+    "<b>Loss scale S</b> · × marks a skipped step",
+    "<b>Flushed share</b>, all layers",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,61 +51,97 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
         mode: ``light`` or ``dark``.
     """
     palette = PALETTES[mode]
-    figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.09, row_heights=[4, 3, 3])
-    figure.update_layout(base_layout(mode))
-    for line in lines:
-        style = {"color": line.colour, "width": 2, "dash": DASHES[line.dash % len(DASHES)]}
-        name = literal(line.label)
-        steps = _thinned(line.steps)
-        figure.add_trace(
-            go.Scatter(
-                x=steps["step"], y=steps["loss"], mode="lines", line=style, name=name,
-                hovertemplate=f"{name}<br>step %{{x}}: loss %{{y:.4g}}<extra></extra>",
-            ),
-            row=1, col=1,
-        )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(
-                x=steps["step"], y=steps["loss_scale"], mode="lines", line={**style, "shape": "hv"}, name=name,
-                hovertemplate=f"{name}<br>step %{{x}}: S = %{{y:,}}<extra></extra>",
-            ),
-            row=2, col=1,
-        )  # fmt: skip
-        skipped = line.steps[line.steps["skipped"].astype(bool)]
-        figure.add_trace(
-            go.Scatter(
-                x=skipped["step"], y=skipped["loss_scale"], mode="markers", name=name,
-                marker={"symbol": "x-thin", "size": 9, "line": {"color": line.colour, "width": 2}},
-                hovertemplate=f"{name}<br>step %{{x}} skipped at S = %{{y:,}}<extra></extra>",
-            ),
-            row=2, col=1,
-        )  # fmt: skip
-        figure.add_trace(
-            go.Scatter(
-                x=line.flushed["step"], y=line.flushed["flushed"], mode="lines", line=style, name=name,
-                hovertemplate=f"{name}<br>step %{{x}}: %{{y:.1%}} flushed<extra></extra>",
-            ),
-            row=3, col=1,
-        )  # fmt: skip
-    _label_ends(figure, lines)
-    for row, title in enumerate(_TITLES, start=1):
-        axis = figure.layout["yaxis" if row == 1 else f"yaxis{row}"]
-        figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=axis.domain[1], yref="paper", yanchor="bottom",
-            text=f"<b>{title}</b>" + (" · × marks a skipped step" if row == 2 else ""),
-            font={"size": 13, "color": palette.text}, showarrow=False,
-        )  # fmt: skip
-    figure.update_xaxes(range=[0, max(1, total_steps - 1)], showgrid=False)
-    figure.update_xaxes(title={"text": "step", "standoff": 6}, row=3, col=1)
-    figure.update_yaxes(rangemode="tozero", row=1, col=1)
-    figure.update_yaxes(type="log", dtick=_scale_ticks(lines), exponentformat="power", row=2, col=1)
-    figure.update_yaxes(range=_scale_range(lines), row=2, col=1)
-    figure.update_yaxes(range=[-0.03, 1.03], tickformat=".0%", tickvals=[0, 0.5, 1], row=3, col=1)
+    low, high = _scale_exponents(lines)
+    every = max(4, 4 * ((high - low) // 16))
+    ticks = range(low - low % every, high + 1, every)
     longest = max((len(line.label) for line in lines), default=0)
+    figure = go.Figure(data=[trace for line in lines for trace in _traces(line)], layout=base_layout(mode))
     figure.update_layout(
-        height=560, margin={"l": 58, "r": min(200, 24 + 7 * longest), "t": 30, "b": 46}, hovermode="closest"
+        height=560,
+        margin={"l": 52, "r": min(200, 16 + 8 * longest), "t": 30, "b": 46},
+        hovermode="closest",
+        xaxis={
+            "anchor": "y3",
+            "range": [0, max(1, total_steps - 1)],
+            "showgrid": False,
+            "title": {"text": "step", "standoff": 6},
+        },
+        yaxis={"domain": PANELS[0], "rangemode": "tozero"},
+        yaxis2={
+            "domain": PANELS[1],
+            "type": "log",
+            "range": [(low - 1) * LOG2, (high + 1) * LOG2],
+            "tickvals": [2.0**e for e in ticks],
+            "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
+        },
+        yaxis3={"domain": PANELS[2], "range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.5, 1]},
+        annotations=[*_panel_titles(palette), *_end_labels(lines)],
     )
     return figure
+
+
+def _traces(line: Timeline) -> list[go.Scatter]:
+    style = {"color": line.colour, "width": 2, "dash": DASHES[line.dash % len(DASHES)]}
+    cross = {"symbol": "x-thin", "size": 9, "line": {"color": line.colour, "width": 2}}
+    name = literal(line.label)
+    before = f"{name}<br>" if name else ""
+    steps = _thinned(line.steps)
+    skipped = line.steps[line.steps["skipped"].astype(bool)]
+    return [
+        go.Scatter(
+            x=steps["step"],
+            y=steps["loss"],
+            mode="lines",
+            line=style,
+            name=name,
+            yaxis="y",
+            hovertemplate=f"{before}step %{{x}}: loss %{{y:.4g}}<extra></extra>",
+        ),
+        go.Scatter(
+            x=steps["step"],
+            y=steps["loss_scale"],
+            mode="lines",
+            line={**style, "shape": "hv"},
+            name=name,
+            yaxis="y2",
+            hovertemplate=f"{before}step %{{x}}: S = %{{y:,}}<extra></extra>",
+        ),
+        go.Scatter(
+            x=skipped["step"],
+            y=skipped["loss_scale"],
+            mode="markers",
+            name=name,
+            marker=cross,
+            yaxis="y2",
+            hovertemplate=f"{before}step %{{x}} skipped at S = %{{y:,}}<extra></extra>",
+        ),
+        go.Scatter(
+            x=line.flushed["step"],
+            y=line.flushed["flushed"],
+            mode="lines",
+            line=style,
+            name=name,
+            yaxis="y3",
+            hovertemplate=f"{before}step %{{x}}: %{{y:.1%}} flushed<extra></extra>",
+        ),
+    ]
+
+
+def _panel_titles(palette: Palette) -> list[dict[str, Any]]:
+    return [
+        {
+            "text": text,
+            "x": 0,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": panel[1],
+            "yref": "paper",
+            "yanchor": "bottom",
+            "showarrow": False,
+            "font": {"size": 13, "color": palette.text},
+        }
+        for text, panel in zip(_TITLES, PANELS, strict=True)
+    ]
 
 
 def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
@@ -110,38 +151,40 @@ def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
     return steps.iloc[np.unique(np.linspace(0, len(steps) - 1, MAX_POINTS).astype(int))]
 
 
-def _label_ends(figure: go.Figure, lines: Sequence[Timeline]) -> None:
-    """Write each run's name at the end of its loss line, pushed apart where lines meet."""
-    drawn = [line for line in lines if len(line.steps)]
-    values = [float(line.steps["loss"].iloc[-1]) for line in drawn]
-    order = np.argsort([v if np.isfinite(v) else np.inf for v in values])
-    top = max((float(line.steps["loss"].replace([np.inf], np.nan).max()) for line in drawn), default=1.0)
-    least = 0.13 * top if top > 0 else 0.1
+def _end_labels(lines: Sequence[Timeline]) -> list[dict[str, Any]]:
+    """Each run's name at the end of its loss line, pushed apart where lines meet."""
+    drawn = [line for line in lines if len(line.steps) and line.label]
+    losses = [line.steps["loss"].replace([np.inf, -np.inf], np.nan) for line in drawn]
+    top = max((float(loss.max()) for loss in losses), default=1.0)
+    top = top if np.isfinite(top) and top > 0 else 1.0
+    ends = [float(loss.iloc[-1]) if np.isfinite(loss.iloc[-1]) else top for loss in losses]
+    labels = []
     previous = -np.inf
-    for index in order:
-        value = values[index] if np.isfinite(values[index]) else top
-        y = max(value, previous + least)
-        previous = y
-        figure.add_annotation(
-            x=1, xref="paper", xanchor="left", xshift=6, y=y, yref="y", yanchor="middle",
-            text=f"<b>{literal(drawn[index].label)}</b>", align="left",
-            font={"size": 13, "color": drawn[index].colour}, showarrow=False,
-        )  # fmt: skip
+    for index in np.argsort(ends):
+        previous = max(ends[index], previous + 0.11 * top)
+        labels.append(
+            {
+                "text": f"<b>{literal(drawn[index].label)}</b>",
+                "x": 1,
+                "xref": "paper",
+                "xanchor": "left",
+                "xshift": 6,
+                "y": previous,
+                "yref": "y",
+                "yanchor": "middle",
+                "align": "left",
+                "showarrow": False,
+                "font": {"size": 13, "color": drawn[index].colour},
+            }
+        )
+    return labels
 
 
 def _scale_exponents(lines: Sequence[Timeline]) -> tuple[int, int]:
+    """The log2 range of S to show: all scales used, and always 1 to 2^16."""
     positive = [line.steps["loss_scale"][line.steps["loss_scale"] > 0] for line in lines]
     present = [np.log2(p.to_numpy(dtype=float)) for p in positive if len(p)]
     if not present:
         return 0, 16
-    return int(np.floor(min(p.min() for p in present))), int(np.ceil(max(p.max() for p in present)))
-
-
-def _scale_range(lines: Sequence[Timeline]) -> list[float]:
-    low, high = _scale_exponents(lines)
-    return [(min(low, 0) - 1) * np.log10(2), (max(high, 16) + 1) * np.log10(2)]
-
-
-def _scale_ticks(lines: Sequence[Timeline]) -> float:
-    low, high = _scale_exponents(lines)
-    return float(np.log10(2) * max(4, 4 * ((high - low) // 16)))
+    low = min(0, *(int(np.floor(p.min())) for p in present))
+    return low, max(16, *(int(np.ceil(p.max())) for p in present))

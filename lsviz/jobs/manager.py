@@ -69,9 +69,7 @@ def live_status(run: Run) -> RunStatus:
         if never_started
         else "its process died without a word (killed, out of memory, or the machine restarted)"
     )
-    settled = fresh.model_copy(
-        update={"state": "interrupted", "error": error, "updated": time.time()}
-    )
+    settled = fresh.model_copy(update={"state": "interrupted", "error": error, "updated": time.time()})
     with contextlib.suppress(OSError, Timeout), FileLock(run.path / ".settle.lock", timeout=0):
         write_json(run.path / "status.json", settled.model_dump())
         with contextlib.suppress(pa.ArrowException):  # a torn part stays; reading names it
@@ -103,9 +101,7 @@ def _lost(status: RunStatus) -> bool:
     try:
         process = psutil.Process(status.pid)
         alive = process.status() != psutil.STATUS_ZOMBIE
-        same = (
-            status.process_start is None or abs(process.create_time() - status.process_start) < 1.0
-        )
+        same = status.process_start is None or abs(process.create_time() - status.process_start) < 1.0
     except psutil.NoSuchProcess:
         return True
     return not (alive and same)

@@ -107,9 +107,7 @@ def _parse_number(name: str, key: str, text: str) -> float | int:
             return float(power[1]) ** int(power[2])
         return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else float(text)
     except (ValueError, OverflowError, ZeroDivisionError):
-        raise PolicyError(
-            f"{name}: {key} takes a number such as 1024, 0.5 or 2^10, got {text!r}"
-        ) from None
+        raise PolicyError(f"{name}: {key} takes a number such as 1024, 0.5 or 2^10, got {text!r}") from None
 
 
 def _format_number(value: float) -> str:

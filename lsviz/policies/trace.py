@@ -62,7 +62,9 @@ def _trace(policy: Policy, steps: Iterable[tuple[bool | None, float | None]]) ->
     for step, (finite, amax) in enumerate(steps):
         if finite is None:
             # Written so that nan counts as an overflow.
-            finite = amax is not None and math.isfinite(amax) and amax * policy.loss_scale < FP16.overflow_limit
+            finite = (
+                amax is not None and math.isfinite(amax) and amax * policy.loss_scale < FP16.overflow_limit
+            )
         if not finite:
             skipped.append(step)
         policy = policy.update(Outcome(finite=finite, amax=amax))

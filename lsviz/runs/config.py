@@ -40,9 +40,7 @@ class RunConfig(BaseModel):
     precision: Precision = Field(
         default="fp16", description="Number format of the forward and backward pass."
     )
-    device: Device = Field(
-        default="auto", description="Where it runs; auto takes a GPU where there is one."
-    )
+    device: Device = Field(default="auto", description="Where it runs; auto takes a GPU where there is one.")
     steps: int = Field(default=1000, ge=1, le=MAX_STEPS, description="Number of training steps.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of weights, batches and dropout.")
     record_every: int = Field(
@@ -86,7 +84,8 @@ class RunConfig(BaseModel):
 def _one_line(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "literal_error":
-        return f"unknown {key} {error['input']!r}; choose one of: {error['ctx']['expected'].replace(chr(39), '')}"
+        known = error["ctx"]["expected"].replace("'", "")
+        return f"unknown {key} {error['input']!r}; choose one of: {known}"
     if error["type"] == "extra_forbidden":
         return f"unknown setting {key!r}; known are: {', '.join(RunConfig.model_fields)}"
     if error["type"] == "missing":

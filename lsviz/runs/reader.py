@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +22,7 @@ MAX_JSON_BYTES: Final = 1_000_000
 _RETRIES: Final = 5
 
 Document = TypeVar("Document", bound=BaseModel)
+Filter = tuple[str, str, Any]
 
 
 class RunError(UserError):
@@ -72,7 +73,8 @@ class Run:
 
     def steps(self) -> pd.DataFrame:
         """Return the steps table so far, ordered by step (columns: see `StepRow`)."""
-        return self._table("steps", STEPS_SCHEMA).sort_by("step").to_pandas()
+        frame: pd.DataFrame = self._table("steps", STEPS_SCHEMA).sort_by("step").to_pandas()
+        return frame
 
     def exponents(
         self,
@@ -94,7 +96,7 @@ class Run:
             Frame in recorded order of tensors, then by step; ``counts``, ``ones`` and ``past_*`` hold
             arrays of shape (128,).
         """
-        filters = [
+        filters: list[Filter] = [
             (key, op, value)
             for key, op, value in (
                 ("tensor", "==", tensor),
@@ -104,7 +106,8 @@ class Run:
             if value is not None
         ]
         table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
-        return table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
 
     def recorded_steps(self) -> list[int]:
         """Return the steps at which exponents were recorded, in order."""
@@ -126,7 +129,7 @@ class Run:
         self,
         name: str,
         schema: pa.Schema,
-        filters: list[tuple[str, str, object]] | None = None,
+        filters: list[Filter] | None = None,
         tensor: str | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
@@ -150,7 +153,7 @@ class Run:
     def _read(
         self,
         file: Path,
-        filters: list[tuple[str, str, object]] | None,
+        filters: list[Filter] | None,
         tensor: str | None,
         columns: list[str],
     ) -> pa.Table | None:
@@ -194,7 +197,7 @@ def _row_groups(file: Path, tensor: str) -> list[int] | None:
 
 
 def _read_row_groups(
-    file: Path, groups: list[int], filters: list[tuple[str, str, object]] | None, columns: list[str]
+    file: Path, groups: list[int], filters: list[Filter] | None, columns: list[str]
 ) -> pa.Table:
     # The row group is the tensor; what is left to filter is cheap in memory.
     rest = [f for f in filters or [] if f[0] != "tensor"]

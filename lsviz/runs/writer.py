@@ -165,7 +165,8 @@ class RunWriter:
         return self.path / f"{table}-{self._parts:06d}.parquet"
 
     def _write_status(self, state: State, error: str | None = None) -> None:
-        process = psutil.Process()
+        # Only a live run has a process; an ended one need not tell on which machine it was made.
+        process = psutil.Process() if state in ("queued", "running") else None
         last = self._last
         status = RunStatus(
             state=state,
@@ -177,9 +178,9 @@ class RunWriter:
             loss_scale=_finite(last.loss_scale) if last else None,
             skipped_steps=self._skipped,
             updated=time.time(),
-            pid=process.pid,
-            process_start=process.create_time(),
-            host=socket.gethostname(),
+            pid=process.pid if process else None,
+            process_start=process.create_time() if process else None,
+            host=socket.gethostname() if process else None,
         )
         write_json(self.path / "status.json", status.model_dump())
 

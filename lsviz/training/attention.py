@@ -70,7 +70,8 @@ def scaled_dot_product_attention(
         key = key.repeat_interleave(query.size(-3) // key.size(-3), -3)
         value = value.repeat_interleave(query.size(-3) // value.size(-3), -3)
     factor = 1 / math.sqrt(query.size(-1)) if scale is None else scale
-    scores = _RoundGradients.apply(query.float() @ key.float().transpose(-2, -1) * factor, dtype)
+    products = query.float() @ key.float().transpose(-2, -1)
+    scores = _RoundGradients.apply(products * factor, dtype)  # type: ignore[no-untyped-call]
     if is_causal:
         visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
         scores = scores.masked_fill(~visible, -math.inf)
@@ -85,5 +86,6 @@ def scaled_dot_product_attention(
         weights = weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
     if dropout_p > 0:
         weights = torch.nn.functional.dropout(weights, dropout_p)
-    attended: Tensor = (_RoundValues.apply(weights, dtype) @ value.float()).to(dtype)
+    rounded = _RoundValues.apply(weights, dtype)  # type: ignore[no-untyped-call]
+    attended: Tensor = (rounded @ value.float()).to(dtype)
     return attended

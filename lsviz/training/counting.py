@@ -74,8 +74,7 @@ def count_exponents(values: Tensor, *, rounding: bool = False) -> ExponentHistog
     normal = fields > 0
     ones = _binned(_count(fields[(mantissas == 0) & normal]))
     past = {
-        name: _binned(_count(fields[(mantissas >= first) & normal]))
-        for name, first in _PAST_MANTISSA.items()
+        name: _binned(_count(fields[(mantissas >= first) & normal])) for name, first in _PAST_MANTISSA.items()
     }
     return ExponentHistogram(counts, zero=zero, inf=inf, nan=nan, amax=amax, ones=ones, past=past)
 

@@ -26,18 +26,20 @@ from lsviz.training.recurrent import lstm_layer
 _DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 LOWERED_OPS: Final = (
-    "linear matmul mm bmm addmm baddbmm addbmm _addmm_activation linalg_vecdot "
-    "conv1d conv1d.padding conv2d conv2d.padding conv3d conv3d.padding conv_tbc "
-    "conv_transpose1d conv_transpose2d.input conv_transpose3d.input _convolution.deprecated"
-).split()
+    *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "addbmm", "_addmm_activation"),
+    *("linalg_vecdot", "conv_tbc", "_convolution.deprecated"),
+    *("conv1d", "conv1d.padding", "conv2d", "conv2d.padding", "conv3d", "conv3d.padding"),
+    *("conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input"),
+)
 """Operations that autocast runs in half: computed in FP32 here and rounded once."""
 
 FP32_OPS: Final = (
-    "layer_norm native_layer_norm group_norm softmax.int log_softmax.int logsumexp softplus "
-    "exp expm1 log log2 log10 log1p pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar reciprocal rsqrt "
-    "sum sum.dim_IntList cumsum cumprod norm.Scalar norm.ScalarOpt_dim linalg_vector_norm "
-    "cosine_similarity"
-).split()
+    *("layer_norm", "native_layer_norm", "group_norm", "softmax.int", "log_softmax.int", "logsumexp"),
+    *("softplus", "exp", "expm1", "log", "log2", "log10", "log1p", "reciprocal", "rsqrt"),
+    *("pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "sum", "sum.dim_IntList"),
+    *("cumsum", "cumprod", "norm.Scalar", "norm.ScalarOpt_dim", "linalg_vector_norm"),
+    "cosine_similarity",
+)
 """Operations that CUDA's autocast runs in FP32 and the CPU's does not (torch 2.13,
 aten/src/ATen/autocast_mode.h, AT_FORALL_FP32 and AT_FORALL_FP32_SET_OPT_DTYPE)."""
 
@@ -97,7 +99,7 @@ class Engine:
         return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
 
 
-_installed: list[torch.library.Library] = []
+_installed: list[Any] = []
 _users = 0
 
 
@@ -106,7 +108,7 @@ def _fast_half_on_cpu() -> Iterator[None]:
     """Register the kernels below at the AutocastCPU dispatch key; the last to leave restores torch's."""
     global _users
     if _users == 0:
-        library = torch.library.Library("aten", "IMPL")
+        library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*[Oo]verrid", category=UserWarning)
             for name in LOWERED_OPS:
@@ -166,9 +168,7 @@ def _in_fp32(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     dtype = torch.get_autocast_dtype("cpu")
     with _below_autocast():
-        return scaled_dot_product_attention(
-            query.to(dtype), key.to(dtype), value.to(dtype), *args, **kwargs
-        )
+        return scaled_dot_product_attention(query.to(dtype), key.to(dtype), value.to(dtype), *args, **kwargs)
 
 
 def _rnn_layer(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:

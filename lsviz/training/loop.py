@@ -92,9 +92,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _backward(
-    task: Task, model: torch.nn.Module, batch: Batch, engine: Engine, loss_scale: float
-) -> float:
+def _backward(task: Task, model: torch.nn.Module, batch: Batch, engine: Engine, loss_scale: float) -> float:
     """Forward under autocast, then backward from loss x S, and return the unscaled loss."""
     with engine.autocast():
         loss = task.loss(model, batch)

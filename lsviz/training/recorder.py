@@ -62,7 +62,7 @@ class GradientRecorder:
                         continue
                     names = watched[id(tensor)] = [name]
                     keep_alive.append(tensor)  # an id is a tensor's only while the tensor lives
-                    tensor.register_hook(self._counter(names))
+                    tensor.register_hook(self._counter(names))  # type: ignore[no-untyped-call]
 
             return after_forward
 

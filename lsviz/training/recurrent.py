@@ -74,7 +74,5 @@ def lstm_layer(
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    result = torch.nn.functional.linear(
-        x.float(), weight.float(), None if bias is None else bias.float()
-    )
+    result = torch.nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float())
     return result.to(x.dtype)

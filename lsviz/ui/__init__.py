@@ -1,0 +1,1 @@
+"""The dashboard. streamlit appears here alone."""

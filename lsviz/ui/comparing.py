@@ -1,0 +1,86 @@
+"""Compare's parts: choosing runs, timelines and the table of what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from lsviz.analysis.compare import difference_frame, run_label, settings_and_results
+from lsviz.charts.theme import policy_colour
+from lsviz.charts.timelines import Timeline, timeline_figure
+from lsviz.runs.reader import Run
+from lsviz.ui.loading import RunView
+from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
+from lsviz.ui.widgets import show_figure
+
+
+def choose_runs(runs: list[Run]) -> list[Run]:
+    """Ask for up to four runs; the URL holds the choice."""
+    by_id = {run.run_id: run for run in runs}
+    if "chosen_runs" not in st.session_state:
+        asked = [run_id for run_id in url_list("runs") if run_id in by_id]
+        st.session_state["chosen_runs"] = asked[:MAX_COMPARED] or _default(runs)
+    known = [run_id for run_id in st.session_state["chosen_runs"] if run_id in by_id]
+    st.session_state["chosen_runs"] = known
+    chosen: list[str] = st.multiselect(
+        "Runs",
+        list(by_id),
+        key="chosen_runs",
+        max_selections=MAX_COMPARED,
+        format_func=lambda i: _option(by_id[i]),
+        placeholder="Choose two to four runs",
+        help="Newest first. The address bar keeps your choice.",
+    )
+    set_url_list("runs", chosen)
+    return [by_id[run_id] for run_id in chosen]
+
+
+def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:
+    """Draw loss, S and flushed share over the steps."""
+    mode = colour_mode()
+    seen: list[str] = []
+    lines = []
+    for label, view in zip(labels, views, strict=True):
+        config = view.record.config
+        colour = policy_colour(config.policy, config.precision, mode)
+        lines.append(Timeline(label, colour, view.steps, view.flushed, dash=seen.count(colour)))
+        seen.append(colour)
+    total = max(view.record.config.steps for view in views)
+    figure = timeline_figure(lines, total, mode)
+    show_figure(figure, "timelines", f"Loss, loss scale and flushed share over steps of {', '.join(labels)}.")
+
+
+def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
+    """Show settings and results that differ, one column a run."""
+    rows = [settings_and_results(v.record, v.steps, v.status) for v in views]
+    frame = difference_frame(labels, rows)
+    metric_names = {v.record.metric_name for v in views if v.record.metric_name}
+    name = metric_names.pop() if len(metric_names) == 1 else "metric"
+    frame.index = [name if key == "metric" else key.replace("_", " ") for key in frame.index]
+    st.subheader("What differs")
+    st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
+
+
+def _default(runs: list[Run]) -> list[str]:
+    """Return the newest run of each kind, up to four, oldest first, so that the unscaled come first."""
+    kinds: dict[tuple[str, str], str] = {}
+    task = runs[0].config.task
+    for run in runs:
+        if run.config.task == task:
+            kinds.setdefault((run.config.precision, run.config.policy), run.run_id)
+    return list(kinds.values())[:MAX_COMPARED][::-1]
+
+
+def _option(run: Run) -> str:
+    config = run.config
+    when = run.record.created[:16].replace("T", " ")
+    return f"{run_label(config)} · {config.task} · seed {config.seed} · {when}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

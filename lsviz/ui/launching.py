@@ -1,0 +1,138 @@
+"""Launch's form: every bound and message comes from the config models, never from a widget."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from lsviz.analysis.compare import list_frame
+from lsviz.errors import UserError
+from lsviz.jobs.manager import live_status, submit_run
+from lsviz.policies import POLICIES, parse_policy
+from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
+from lsviz.runs.reader import RunError
+from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.state import run_store, runs_root
+
+_POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
+RECENT = 8
+
+
+def launch_form() -> None:
+    """Ask for a run, and start it."""
+    task = st.selectbox(
+        "Task",
+        list(TASKS),
+        key="task",
+        bind="query-params",
+        format_func=lambda name: TASKS[name].title,
+        help="What is trained.",
+    )
+    spec = find_task(task)
+    st.caption(spec.teaches)
+    policy = st.selectbox(
+        "Loss-scaling policy",
+        _POLICY_EXAMPLES,
+        index=1,
+        key="policy",
+        bind="query-params",
+        accept_new_options=True,
+        help="Choose or type one: constant:2^14, gradscaler:init_scale=1024,growth_interval=50, ...",
+    )
+    _explain_policy(policy or "")
+    precision = st.segmented_control(
+        "Precision",
+        PRECISIONS,
+        default="fp16",
+        required=True,
+        key="precision",
+        bind="query-params",
+        format_func=str.upper,
+        help="Number format of the forward and backward pass. Weights stay FP32.",
+    )
+    steps_column, seed_column = st.columns(2)
+    steps = steps_column.number_input(
+        "Steps", 1, MAX_STEPS, spec.steps, key="steps", bind="query-params", help="Number of training steps."
+    )
+    seed = seed_column.number_input(
+        "Seed", 0, MAX_SEED, 0, key="seed", bind="query-params", help="Of weights, batches and dropout."
+    )
+    with st.expander("Recording"):
+        record_every = st.number_input(
+            "Record every N steps",
+            0,
+            MAX_STEPS,
+            10,
+            key="record_every",
+            bind="query-params",
+            help="0 turns it off.",
+        )
+        reference_every = st.number_input(
+            "FP32 reference every N steps",
+            0,
+            MAX_STEPS,
+            10,
+            key="reference_every",
+            bind="query-params",
+            help="The same weights and batch in FP32, to tell what was flushed. 0 turns it off.",
+        )
+    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
+        try:
+            config = RunConfig.build(
+                task=task,
+                policy=policy or "",
+                precision=precision,
+                steps=steps,
+                seed=seed,
+                record_every=record_every,
+                reference_every=reference_every,
+            )
+            run = submit_run(runs_root(), config)
+        except UserError as error:
+            st.error(f"`{error}`")
+        else:
+            st.query_params["run"] = run.run_id
+            st.rerun()
+
+
+def show_recent_runs() -> None:
+    """List the newest runs, each a click from being watched."""
+    store = run_store()
+    pairs = []
+    for run in store.list_runs()[:RECENT]:
+        try:
+            pairs.append((run.record, live_status(run)))
+        except RunError:
+            continue
+    st.subheader("Recent runs")
+    if not pairs:
+        st.info("Your runs will appear here. Start one on the left: it takes a few seconds.")
+        return
+    frame = list_frame(pairs)
+    shown = frame[["policy", "precision", "task", "seed", "state", "metric", "created"]]
+    shown = shown.assign(created=pd.to_datetime(shown["created"]))
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key="recent_runs",
+        column_config={
+            "metric": st.column_config.NumberColumn(format="%.3f"),
+            "created": st.column_config.DatetimeColumn(format="D MMM, HH:mm"),
+        },
+        alt="The newest runs with policy, state and metric",
+    )
+    if event.selection.rows:
+        st.query_params["run"] = frame["run_id"].iloc[event.selection.rows[0]]
+        st.rerun()
+    st.caption("Choose a row to see the run.")
+
+
+def _explain_policy(text: str) -> None:
+    try:
+        policy = parse_policy(text)
+    except UserError as error:
+        st.caption(f":orange[`{error}`]")
+        return
+    st.caption(POLICIES[policy.name].rule)

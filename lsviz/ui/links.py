@@ -1,0 +1,32 @@
+"""Links between pages, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+PAGES_FOLDER: Final = Path(__file__).parent / "pages"
+
+_ICONS: Final = {
+    "explore": ":material/insights:",
+    "launch": ":material/play_arrow:",
+    "compare": ":material/compare:",
+}
+
+
+def page_file(name: str) -> str:
+    """Return the file of a page, as streamlit's links and switches take it."""
+    return str(PAGES_FOLDER / f"{name}.py")
+
+
+def page_icon(name: str) -> str:
+    """Return the icon of a page."""
+    return _ICONS[name]
+
+
+def link_page(name: str, label: str, query: Mapping[str, str] | None = None) -> None:
+    """Draw a link to a page, with URL state where given."""
+    st.page_link(page_file(name), label=label, icon=page_icon(name), query_params=dict(query or {}))

@@ -1,0 +1,47 @@
+"""Compare: two to four runs side by side."""
+
+import streamlit as st
+
+from lsviz.analysis.compare import run_labels
+from lsviz.analysis.findings import finding
+from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
+from lsviz.ui.links import link_page
+from lsviz.ui.loading import load_runs
+from lsviz.ui.state import run_store
+from lsviz.ui.widgets import shares_at, show_glossary, show_problems, show_spectra, step_slider
+
+store = run_store()
+runs = store.list_runs()
+if not runs:
+    st.header("No runs to compare yet")
+    st.write("Launch two runs, for example without loss scaling and with constant:1024.")
+    link_page("launch", "Launch a run")
+    show_problems([], store.list_broken())
+    st.stop()
+
+heading = st.container()
+views = load_runs(choose_runs(runs))
+if not views:
+    heading.header("Compare runs")
+    st.info("Choose two to four runs above.", icon=":material/arrow_upward:")
+    st.stop()
+
+recorded = [view for view in views if view.recorded_steps]
+common = sorted(set.intersection(*(set(v.recorded_steps) for v in recorded))) if recorded else []
+if common:
+    step_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
+    with step_column:
+        step = step_slider(common, max(v.record.config.steps for v in recorded))
+    with words_column:
+        show_glossary()
+    shares = shares_at(recorded, step)
+    heading.header(finding(shares))
+    show_spectra(recorded, shares, step, key="compare_spectra")
+else:
+    heading.header("Compare runs")
+    st.info("These runs have no recorded step in common, so only their timelines can be compared.")
+
+labels = run_labels([view.record for view in views])
+show_timelines(labels, views)
+show_differences(labels, views)
+show_problems(views, store.list_broken())

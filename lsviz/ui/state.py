@@ -1,0 +1,68 @@
+"""Every key of URL and session in one table, and where runs lie.
+
+A key is a widget's key and its name in the URL. Values from a URL are untrusted: each is checked where
+it is read, against options or by `RunConfig`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import streamlit as st
+
+import lsviz
+from lsviz.charts.theme import Mode
+from lsviz.runs.store import RunStore
+
+KEYS: Final[dict[str, str]] = {
+    "step": "Explore, Compare: the step shown",
+    "beside": "Explore: the run beside the unscaled one",
+    "runs": "Compare: run ids, comma-separated",
+    "run": "Launch: the run watched",
+    "task": "Launch: what to train",
+    "policy": "Launch: loss-scaling policy, string form",
+    "precision": "Launch: number format",
+    "steps": "Launch: number of steps",
+    "seed": "Launch: seed",
+    "record_every": "Launch: record every N steps",
+    "reference_every": "Launch: reference every N steps",
+}
+"""URL keys and what they hold."""
+
+MAX_COMPARED: Final = 4
+
+
+def runs_root() -> Path:
+    """Return where launched runs go: $LSVIZ_RUNS, or ``runs`` in the server's folder."""
+    return Path(os.environ.get("LSVIZ_RUNS") or "runs")
+
+
+def samples_root() -> Path:
+    """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` beside the package."""
+    return Path(os.environ.get("LSVIZ_SAMPLES") or Path(lsviz.__file__).resolve().parents[1] / "sample_runs")
+
+
+def run_store() -> RunStore:
+    """Return all runs a page can show: launched ones and samples."""
+    return RunStore.at(runs_root(), samples_root())
+
+
+def colour_mode() -> Mode:
+    """Return the theme that the browser shows."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def url_list(key: str) -> list[str]:
+    """Return a comma-separated URL value as a list."""
+    return [part for part in st.query_params.get(key, "").split(",") if part]
+
+
+def set_url_list(key: str, values: Sequence[str]) -> None:
+    """Write a list into the URL; an empty one removes the key."""
+    if values:
+        st.query_params[key] = ",".join(values)
+    else:
+        st.query_params.pop(key, None)

@@ -1,0 +1,93 @@
+"""Parts that several pages share: figures, step slider, notes, glossary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from lsviz.analysis.compare import run_labels
+from lsviz.analysis.findings import RunShares, finding, run_shares
+from lsviz.charts.exponents import exponent_figure, run_facet
+from lsviz.runs.store import BrokenRun
+from lsviz.ui.loading import RunView
+from lsviz.ui.state import colour_mode
+
+GLOSSARY: Final = {
+    "FP16": "A 16-bit floating-point format: 5 exponent bits, 10 mantissa bits. Largest value 65,504.",
+    "loss scale S": (
+        "The factor on the loss before the backward pass. It moves every gradient log2 S binades "
+        "(doublings) up; the update divides by it again."
+    ),
+    "flushed": "Not zero in FP32, but zero in FP16: 2^-25 and everything smaller.",
+    "subnormal": "Below 2^-14: FP16 still holds it, with fewer and fewer digits down to 2^-24.",
+    "Inf": "65,520 and above rounds to infinity. A step with an Inf is skipped.",
+    "reference": "The gradients of the same weights and the same batch in FP32 with S = 1.",
+    "skipped step": "A step whose update was left out because a gradient was Inf or NaN.",
+}
+
+_PLOTLY_CONFIG: Final = {
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+    "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "lsviz"},
+    "showSendToCloud": False,
+}
+
+
+def show_figure(figure: go.Figure, key: str, alt: str) -> None:
+    """Draw a figure in its own colours, with a text for those who can't see it."""
+    st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
+
+
+def step_slider(steps: Sequence[int], run_length: int) -> int:
+    """Ask which recorded step to show; it starts early in the run, where layers are decided."""
+    if len(steps) < 2:
+        return steps[0] if steps else 0
+    early = min(steps, key=lambda s: abs(s - 0.04 * run_length))
+    if st.session_state.get("step", early) not in steps:
+        del st.session_state["step"]
+    return st.select_slider(
+        "Step",
+        options=list(steps),
+        value=early,
+        key="step",
+        bind="query-params",
+        help="Which training step to show. Only recorded steps can be chosen.",
+    )
+
+
+def shares_at(views: Sequence[RunView], step: int) -> list[RunShares]:
+    """Return what each run flushed at a step: what title, figure and its text are made from."""
+    return [run_shares(v.record.config, v.exponents, step, v.layers) for v in views]
+
+
+def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
+    """Draw the exponent figure of one to four runs at one step."""
+    mode = colour_mode()
+    layers = max((view.layers for view in views), key=len)
+    labels = run_labels([view.record for view in views])
+    facets = [
+        run_facet(label, view.record, view.exponents, step, layers, share, view.metric, mode)
+        for label, view, share in zip(labels, views, shares, strict=True)
+    ]
+    alt = f"Gradient exponents per layer at step {step}. {finding(shares)}"
+    show_figure(exponent_figure(facets, layers, mode), key, alt)
+
+
+def show_glossary() -> None:
+    """Offer the words of the page."""
+    with st.popover("Glossary", icon=":material/help:", type="tertiary"):
+        for word, meaning in GLOSSARY.items():
+            st.markdown(f"**{word}** {meaning}")
+
+
+def show_problems(views: Sequence[RunView], broken: Sequence[BrokenRun] = ()) -> None:
+    """Tell what could not be read; the rest of the page stands."""
+    lines = [f"{view.record.run_id}: {problem}" for view in views for problem in view.problems]
+    lines += [b.reason for b in broken]
+    if lines:
+        title = "1 file can't be read" if len(lines) == 1 else f"{len(lines)} files can't be read"
+        with st.expander(title, icon=":material/broken_image:"):
+            st.code("\n".join(lines), language=None, wrap_lines=True)
