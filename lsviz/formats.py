@@ -133,7 +133,8 @@ class FloatFormat:
         Returns:
             Float64 array of the same shape holding values of this format.
         """
-        x = np.asarray(values, dtype=np.float64)
+        with np.errstate(invalid="ignore"):  # widening a signalling NaN
+            x = np.asarray(values, dtype=np.float64)
         magnitude = np.abs(x)
         finite = np.isfinite(x)
         # frexp's exponent is floor(log2|x|) + 1; below the normals the spacing stays constant.

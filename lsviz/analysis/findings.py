@@ -89,7 +89,8 @@ def finding(runs: Sequence[RunShares]) -> str:
         return "No gradients with an FP32 reference were recorded at this step."
     worst = max(shown, key=lambda run: run.total)
     # FP32 always keeps all: the rescue worth telling is that of a run in a half format.
-    best = min([r for r in shown if r.precision != "fp32"] or shown, key=lambda run: run.total)
+    rescues = [run for run in shown if run is not worst and run.precision != "fp32"]
+    best = min(rescues or shown, key=lambda run: run.total)
     if worst.total <= HEALTHY and len(shown) > 1:
         return "Nearly all gradients survive in every run."
     if best is worst or worst.total <= HEALTHY:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -40,20 +39,26 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[str] = []
+        self._record: tuple[int, RunRecord] | None = None
 
-    @cached_property
+    @property
     def record(self) -> RunRecord:
-        """The content of run.json.
+        """The content of run.json, read again where the file has changed (as a run starts).
 
         Raises:
             RunError: It is missing, no JSON, or from a newer lsviz.
         """
-        record = _load_document(self.path / "run.json", RunRecord)
+        path = self.path / "run.json"
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        if self._record is not None and self._record[0] == changed:
+            return self._record[1]
+        record = _load_document(path, RunRecord)
         if record.schema_version > SCHEMA_VERSION:
             raise RunError(
                 f"{self.path.name} was written by a newer lsviz (schema {record.schema_version}); "
                 f"this one reads up to {SCHEMA_VERSION}"
             )
+        self._record = (changed, record)
         return record
 
     @property

@@ -1,0 +1,223 @@
+"""Writing and reading a run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from lsviz.exponents import ExponentHistogram
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run, RunError, open_run
+from lsviz.runs.schema import EXPONENTS_SCHEMA, STEPS_SCHEMA, ExponentRow, StepRow
+from lsviz.runs.writer import RunFolderError, RunWriter, create_run
+
+CONFIG = RunConfig.build(task="sigmoid-mlp", policy="constant:8", steps=6)
+TENSORS = ("layer1", "layer2", "layer1.weight")
+
+
+def step_row(step: int, loss: float = 1.0) -> StepRow:
+    return StepRow(step, loss, None, 8.0, True, False, 0.1, 2.0, 3.0, 0.5)
+
+
+def histogram_of(step: int, tensor: str) -> ExponentHistogram:
+    return ExponentHistogram.of(np.random.default_rng(step * 10 + TENSORS.index(tensor)).normal(size=50))
+
+
+def exponent_rows(step: int) -> list[ExponentRow]:
+    rows = []
+    for tensor in TENSORS:
+        kind = "weight_grad" if "." in tensor else "activation_grad"
+        for reference in (False, True):
+            scale = 1.0 if reference else 8.0
+            rows.append(ExponentRow(step, tensor, kind, reference, scale, histogram_of(step, tensor)))
+    return rows
+
+
+def write(root: Path, steps: int = 6) -> RunWriter:
+    writer = RunWriter(create_run(root, CONFIG))
+    writer.__enter__()
+    for step in range(steps):
+        writer.append(step_row(step), exponent_rows(step))
+        writer.flush()
+    return writer
+
+
+def test_a_new_folder_holds_run_and_status(tmp_path: Path) -> None:
+    path = create_run(tmp_path, CONFIG)
+    assert sorted(p.name for p in path.iterdir()) == ["run.json", "status.json"]
+    run = open_run(path)
+    assert run.config == CONFIG
+    assert run.status.state == "queued"
+    assert run.run_id == path.name == run.record.run_id
+
+
+def test_live_parts_and_the_whole_read_the_same(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    run = Run(writer.path)
+    live_steps, live_exponents = run.steps(), run.exponents()
+    assert run.status.state == "running"
+    assert run.status.pid == os.getpid()
+    assert len(list(writer.path.glob("*-0*.parquet"))) == 12
+    writer.end("finished")
+    assert sorted(p.name for p in writer.path.iterdir()) == [
+        "exponents.parquet",
+        "run.json",
+        "status.json",
+        "steps.parquet",
+    ]
+    pd.testing.assert_frame_equal(run.steps(), live_steps)
+    keys = ["tensor", "kind", "reference", "step"]
+    pd.testing.assert_frame_equal(
+        run.exponents().sort_values(keys, ignore_index=True),
+        live_exponents.sort_values(keys, ignore_index=True),
+    )
+    assert run.status.state == "finished"
+    assert run.status.pid is None
+
+
+def test_histograms_come_back_exactly(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    writer.end("finished")
+    for _, row in Run(writer.path).exponents().iterrows():
+        histogram = ExponentHistogram.from_dict(row.to_dict())
+        assert histogram == histogram_of(row["step"], row["tensor"])
+
+
+def test_one_tensors_history_is_one_row_group(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    writer.end("finished")
+    file = pq.ParquetFile(writer.path / "exponents.parquet")
+    groups = [file.read_row_group(i)["tensor"].to_pylist() for i in range(file.num_row_groups)]
+    assert [set(g) for g in groups] == [{t} for t in TENSORS]
+    only = Run(writer.path).exponents(tensor="layer2", steps=[2, 4], columns=["step", "numel", "reference"])
+    assert only.columns.tolist() == ["step", "numel", "reference"]
+    assert sorted(only["step"]) == [2, 2, 4, 4]
+    assert Run(writer.path).recorded_steps() == list(range(6))
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_filters_give_the_same_live_and_ended(ended: bool, tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    if ended:
+        writer.end("finished")
+    run = Run(writer.path)
+    assert set(run.exponents(kind="weight_grad")["tensor"]) == {"layer1.weight"}
+    assert len(run.exponents(tensor="layer1", kind="activation_grad", steps=[3])) == 2
+    assert run.exponents(tensor="nothing").empty
+
+
+def test_plain_pandas_reads_the_tables_without_lsviz(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    writer.end("finished")
+    assert pd.read_parquet(writer.path / "steps.parquet").columns.tolist() == STEPS_SCHEMA.names
+    exponents = pd.read_parquet(writer.path / "exponents.parquet")
+    assert exponents.columns.tolist() == EXPONENTS_SCHEMA.names
+    totals = exponents["counts"].map(sum) + exponents[["zero", "inf", "nan"]].sum(axis=1)
+    assert (totals == exponents["numel"]).all()
+
+
+def test_an_exception_marks_the_run_failed_and_keeps_its_rows(tmp_path: Path) -> None:
+    path = create_run(tmp_path, CONFIG)
+
+    def fail() -> None:
+        with RunWriter(path) as writer:
+            writer.append(step_row(0), exponent_rows(0))
+            raise RuntimeError("boom\nsecond line")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail()
+    run = open_run(path)
+    assert run.status.state == "failed"
+    assert run.status.error == "RuntimeError: boom\nsecond line"
+    assert len(run.steps()) == 1
+
+
+def test_json_stays_strict_when_numbers_are_not_finite(tmp_path: Path) -> None:
+    with RunWriter(create_run(tmp_path, CONFIG)) as writer:
+        writer.append(step_row(0, loss=math.nan), [])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    for name in ("run.json", "status.json"):
+        json.loads((writer.path / name).read_text(), parse_constant=refuse)
+    assert Run(writer.path).status.loss is None
+    assert math.isnan(Run(writer.path).steps()["loss"].iloc[0])
+
+
+def test_a_broken_part_is_named_and_the_rest_kept(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    (writer.path / "steps-000002.parquet").write_bytes(b"PAR1 torn")
+    part = writer.path / "exponents-000001.parquet"
+    data = bytearray(part.read_bytes())
+    data[60] ^= 0xFF  # inside the first page: only its checksum tells
+    part.write_bytes(bytes(data))
+    run = Run(writer.path)
+    assert run.steps()["step"].tolist() == [0, 1, 3, 4, 5]
+    assert run.recorded_steps() == [0, 2, 3, 4, 5] or run.exponents()["step"].nunique() == 5
+    assert any("steps-000002.parquet can't be read" in p for p in run.problems)
+    assert any("exponents-000001.parquet can't be read" in p for p in run.problems)
+
+
+def test_leftovers_of_a_torn_write_are_not_read(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    (writer.path / ".steps-000009.parquet.tmp").write_bytes(b"half")
+    run = Run(writer.path)
+    assert len(run.steps()) == 6
+    assert not run.problems
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "run.json is missing"),
+        ("{", "run.json is broken"),
+        ('{"run_id": "x"}', "run.json is broken"),
+        ("[" * 100_000, "run.json is broken"),
+        (" " * 1_000_001, "too large to be one of ours"),
+    ],
+)
+def test_what_is_no_run_is_told_in_one_line(content: str | None, message: str, tmp_path: Path) -> None:
+    path = create_run(tmp_path, CONFIG)
+    if content is None:
+        (path / "run.json").unlink()
+    else:
+        (path / "run.json").write_text(content)
+    with pytest.raises(RunError) as error:
+        open_run(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_of_a_newer_lsviz_says_so(tmp_path: Path) -> None:
+    path = create_run(tmp_path, CONFIG)
+    document = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**document, "schema_version": 99}))
+    with pytest.raises(RunError, match=r"newer lsviz \(schema 99\); this one reads up to 1"):
+        open_run(path)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run at .*nowhere"):
+        open_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("root", ["/proc/lsviz", "/dev/null"])
+def test_a_root_that_can_not_be_written_leaves_nothing(root: str) -> None:
+    with pytest.raises(RunFolderError, match="can't write runs to .* choose a folder that you can write to"):
+        create_run(Path(root), CONFIG)
+    assert not Path("/proc/lsviz").exists()
+
+
+def test_an_empty_run_has_empty_tables(tmp_path: Path) -> None:
+    run = open_run(create_run(tmp_path, CONFIG))
+    assert run.steps().columns.tolist() == STEPS_SCHEMA.names
+    assert run.exponents().empty
+    assert run.log_tail() == ""

@@ -1,0 +1,188 @@
+"""The command line as a person runs it: through a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lsviz.runs.reader import open_run
+from tests.conftest import clean_environment
+
+QUICK = ["--task", "digits-mlp", "--steps", "12", "--record-every", "5", "--reference-every", "5"]
+
+
+def lsviz(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lsviz", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=clean_environment(**environment),
+        timeout=120,
+        check=False,
+    )
+
+
+def strict(text: str) -> object:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no strict JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_run_prints_one_strict_json_object_last(tmp_path: Path) -> None:
+    done = lsviz("run", *QUICK, "--policy", "constant:2^10", "--seed", "5", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = strict(done.stdout.splitlines()[-1])
+    assert isinstance(summary, dict)
+    expected = {
+        "run_id", "path", "task", "policy", "precision", "device", "steps", "final_loss", "metric_name",
+        "metric", "skipped_steps", "final_loss_scale", "flushed", "ms_per_step", "ms_recording_per_step",
+    }  # fmt: skip
+    assert expected <= set(summary)
+    assert (summary["task"], summary["policy"], summary["precision"]) == ("digits-mlp", "constant:1024", "fp16")
+    assert (summary["device"], summary["steps"], summary["skipped_steps"]) == ("cpu", 12, 0)
+    assert summary["final_loss_scale"] == 1024
+    assert set(summary["flushed"]) >= {"layer1", "layer2", "output", "layer1.weight"}
+    run = open_run(summary["path"])
+    assert run.run_id == summary["run_id"]
+    assert run.path.parent == tmp_path / "runs"
+    assert run.status.state == "finished"
+    assert run.config.seed == 5
+    assert run.recorded_steps() == [0, 5, 10]
+
+
+def test_run_prints_a_summary_for_people(tmp_path: Path) -> None:
+    done = lsviz("run", *QUICK, "--out", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout
+    assert "final loss scale" in done.stdout
+    assert len(list((tmp_path / "here").iterdir())) == 1
+
+
+def test_list_shows_what_was_run(tmp_path: Path) -> None:
+    assert "No runs in runs" in lsviz("list", cwd=tmp_path).stdout
+    assert strict(lsviz("list", "--json", cwd=tmp_path).stdout) == []
+    lsviz("run", *QUICK, cwd=tmp_path)
+    (row,) = strict(lsviz("list", "--json", cwd=tmp_path).stdout)  # type: ignore[misc]
+    assert (row["task"], row["policy"], row["state"], row["step"]) == ("digits-mlp", "none", "finished", 12)
+    table = lsviz("list", "--runs", str(tmp_path / "runs"), cwd=tmp_path.parent).stdout
+    assert row["run_id"] in table
+    broken = tmp_path / "runs" / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    again = lsviz("list", cwd=tmp_path)
+    assert row["run_id"] in again.stdout
+    assert "run.json is broken" in again.stderr
+
+
+def test_trace_follows_overflows_and_amax(tmp_path: Path) -> None:
+    policy = "gradscaler:init_scale=256,growth_interval=4"
+    done = lsviz("trace", "--policy", policy, "--overflow", "OO....O", "--json", cwd=tmp_path)
+    assert strict(done.stdout) == {
+        "scales": [128, 64, 64, 64, 64, 128, 64],
+        "skipped": [0, 1, 6],
+        "raised_at": None,
+    }
+    (tmp_path / "amax.json").write_text('{"amax": [100, 300, "inf", 1, "nan"]}')
+    done = lsviz("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
+    assert strict(done.stdout) == {"scales": [256, 128, 64, 64, 32], "skipped": [1, 2, 4], "raised_at": None}
+    plain = lsviz("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
+    assert "overflow, skipped" in plain
+
+
+def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
+    report = strict(lsviz("doctor", "--json", cwd=tmp_path).stdout)
+    assert isinstance(report, dict)
+    assert report["versions"]["torch"]
+    assert "FP16" in report["engine"]
+    assert "torch" in lsviz("doctor", cwd=tmp_path).stdout
+
+
+ERRORS = [
+    (["run", "--task", "foo"], "unknown task 'foo'; choose one of: sigmoid-mlp, digits-mlp"),
+    (["run", *QUICK, "--policy", "foo"], "unknown policy 'foo'; choose one of: none, constant, gradscaler"),
+    (["run", *QUICK, "--policy", "gradscaler:x=1"], "gradscaler has no key 'x'; it takes: init_scale"),
+    (["run", *QUICK, "--policy", "constant:-1"], "constant: scale should be a number from 2^-126 to 2^126, got -1"),
+    (["run", *QUICK, "--policy", "constant:many"], "constant: scale takes a number such as 1024"),
+    (["run", *QUICK, "--precision", "fp8"], "unknown precision 'fp8'; choose one of: fp16, bf16 or fp32"),
+    (["run", *QUICK, "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu or cuda"),
+    (["run", *QUICK, "--device", "cuda"], "device 'cuda' is absent: torch sees no GPU here; choose cpu or auto"),
+    (["run", "--task", "digits-mlp", "--steps", "0"], "steps: should be greater than or equal to 1, got 0"),
+    (["run", "--task", "digits-mlp", "--steps", "x"], "Invalid value for '--steps'"),
+    (["run", *QUICK, "--seed", "-1"], "seed: should be greater than or equal to 0, got -1"),
+    (["run", *QUICK, "--speed", "9"], "No such option"),
+    (["run"], "Missing option '--task'"),
+    (["run", *QUICK, "--out", "/proc/lsviz"], "can't write runs to '/proc/lsviz'"),
+    (["run", *QUICK, "--out", "/dev/null"], "can't write runs to '/dev/null'"),
+    (["trace", "--policy", "none"], "trace takes one of --overflow and --amax"),
+    (["trace", "--policy", "none", "--overflow", "Oo"], "got 'o' at position 1"),
+    (["trace", "--policy", "none", "--amax", "nowhere.json"], "can't read 'nowhere.json'"),
+    (["blah"], "No such command 'blah'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS, ids=[" ".join(a) for a, _ in ERRORS])
+def test_an_error_is_one_line_exit_2_and_nothing_half_made(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    # No GPU for this process, so that the absent device is absent on every machine.
+    done = lsviz(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"amax": 3}', '{"amax": ["x"]}', "not json", "[" * 99999])
+def test_an_amax_file_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    done = lsviz("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "must hold JSON such as" in done.stderr
+
+
+def test_ctrl_c_leaves_a_readable_run_marked_cancelled(tmp_path: Path) -> None:
+    arguments = ["run", "--task", "sigmoid-mlp", "--steps", "100000", "--out", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lsviz", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment(),
+        start_new_session=True,
+    )
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob("*/steps-*.parquet")):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "cancelled at step" in stderr
+    assert "Traceback" not in stderr
+    (path,) = tmp_path.iterdir()
+    run = open_run(path)
+    assert run.status.state == "cancelled"
+    assert len(run.steps()) == run.status.step > 0
+    assert run.problems == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], []])
+def test_help_needs_no_torch_and_no_streamlit(arguments: list[str]) -> None:
+    code = (
+        "import sys; from lsviz.cli import main; main(sys.argv[1:]);"
+        "sys.exit(bool({'torch', 'streamlit', 'plotly'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout
