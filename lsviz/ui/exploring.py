@@ -43,7 +43,7 @@ def choose_pair(runs: Sequence[Run]) -> list[Run]:
         bind="query-params",
         help="The run on the right. The one on the left trains without loss scaling.",
     )
-    return [left, others[chosen]]
+    return [left, others[chosen or labels[0]]]  # an empty value in the URL comes as None
 
 
 def show_nothing_yet(heading: DeltaGenerator) -> None:

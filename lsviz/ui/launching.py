@@ -27,12 +27,14 @@ def launch_form() -> None:
         bind="query-params",
         format_func=lambda name: TASKS[name].title,
         help="What is trained.",
+        on_change=_take_the_tasks_steps,
     )
     spec = find_task(task)
     st.caption(spec.teaches)
+    asked = st.session_state.get("policy") or st.query_params.get("policy")
     policy = st.selectbox(
         "Loss-scaling policy",
-        _POLICY_EXAMPLES,
+        list(dict.fromkeys([*_POLICY_EXAMPLES, *([asked] if asked else [])])),
         index=1,
         key="policy",
         bind="query-params",
@@ -127,6 +129,10 @@ def show_recent_runs() -> None:
         st.query_params["run"] = frame["run_id"].iloc[event.selection.rows[0]]
         st.rerun()
     st.caption("Choose a row to see the run.")
+
+
+def _take_the_tasks_steps() -> None:
+    st.session_state["steps"] = find_task(st.session_state["task"]).steps
 
 
 def _explain_policy(text: str) -> None:

@@ -1,0 +1,278 @@
+"""Every page in every state, through streamlit's own AppTest: no runs, samples, running, failed, broken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lsviz.jobs.manager import cancel_run, live_status
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run, open_run
+from lsviz.runs.store import RunStore
+from lsviz.runs.writer import create_run, write_json
+from tests.conftest import REPOSITORY, SAMPLES
+
+PAGES = {"explore": None, "launch": "lsviz/ui/pages/launch.py", "compare": "lsviz/ui/pages/compare.py"}
+
+
+def open_page(name: str, **query: str) -> AppTest:
+    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=60)
+    page = PAGES[name]
+    if page is not None:
+        app.run()
+        app.switch_page(page)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def words(app: AppTest) -> str:
+    kinds = ("title", "header", "subheader", "markdown", "caption", "info", "warning", "error", "success", "code")
+    return "\n".join(element.value for kind in kinds for element in getattr(app, kind))
+
+
+def charts(app: AppTest) -> int:
+    return len(app.get("plotly_chart"))
+
+
+def put_status(path: Path, **values: object) -> None:
+    status = open_run(path).status
+    write_json(path / "status.json", status.model_copy(update=values).model_dump())
+
+
+def copy_of(run: Run, root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copytree(run.path, root / run.run_id))
+
+
+def make_running(path: Path) -> None:
+    """Make a run look as if this process were writing it."""
+    me = psutil.Process()
+    put_status(
+        path, state="running", step=20, pid=me.pid, process_start=me.create_time(), host=os.uname().nodename,
+        updated=time.time(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def state(request: pytest.FixtureRequest) -> Callable[[str], object]:
+    return request.getfixturevalue  # type: ignore[no-any-return]
+
+
+@pytest.mark.usefixtures("runs_root", "no_samples")
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("explore", "Nothing to show yet"),
+        ("launch", "Your runs will appear here"),
+        ("compare", "No runs to compare yet"),
+    ],
+)
+def test_without_runs_each_page_says_what_to_do(page: str, sentence: str) -> None:
+    app = open_page(page)
+    assert sentence in words(app)
+    assert charts(app) == 0
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_explore_opens_on_the_samples() -> None:
+    app = open_page("explore")
+    assert "Without loss scaling, the lowest" in app.header[0].value
+    assert charts(app) == 1
+    assert "constant:1024" in app.get("plotly_chart")[0].proto.spec
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_explore_follows_its_controls() -> None:
+    app = open_page("explore")
+    before = app.header[0].value
+    app.select_slider[0].set_value(960)
+    app.run()
+    assert not app.exception
+    assert "step 960 of 1,000" in words(app)
+    assert app.header[0].value != before
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize("query", [{"step": "7"}, {"step": "x"}, {"beside": "<b>"}, {"step": "-1", "beside": ""}])
+def test_explore_survives_a_strange_url(query: dict[str, str]) -> None:
+    app = open_page("explore", **query)
+    assert charts(app) == 1
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_compare_shows_the_sample_runs_side_by_side() -> None:
+    app = open_page("compare")
+    assert len(app.multiselect[0].value) == 4
+    assert charts(app) == 2
+    table = app.dataframe[0].value
+    assert list(table.columns) == ["FP32", "no scaling", "constant:1024", "gradscaler"]
+    assert "accuracy" in table.index
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_compare_takes_its_runs_from_the_url_and_keeps_them_there() -> None:
+    runs = RunStore.at(SAMPLES).list_runs()
+    chosen = [runs[2].run_id, runs[0].run_id]
+    app = open_page("compare", runs=",".join(chosen))
+    assert app.multiselect[0].value == chosen
+    assert app.query_params["runs"] in (",".join(chosen), [",".join(chosen)])
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_compare_leaves_out_strangers_in_the_url() -> None:
+    run = RunStore.at(SAMPLES).list_runs()[0]
+    app = open_page("compare", runs=f"../../etc,{run.run_id},<script>")
+    assert app.multiselect[0].value == [run.run_id]
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_compare_without_a_choice_says_so() -> None:
+    app = open_page("compare")
+    app.multiselect[0].set_value([])
+    app.run()
+    assert not app.exception
+    assert "Choose two to four runs" in words(app)
+
+
+def test_a_running_run_shows_progress_and_cancel(runs_root: Path, unscaled_run: Run) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    make_running(path)
+    app = open_page("launch", run=path.name)
+    assert "Cancel" in [button.label for button in app.button]
+    assert charts(app) == 1
+    assert [metric.label for metric in app.metric] == ["Loss", "Loss scale S", "Skipped", "Flushed"]
+    for page in ("compare", "explore"):
+        assert charts(open_page(page)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("ended", "word"), [("finished", "Finished with accuracy"), ("cancelled", "Cancelled"), ("failed", "Failed"), ("interrupted", "Interrupted")]
+)
+def test_every_end_has_its_own_face(ended: str, word: str, runs_root: Path, unscaled_run: Run) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    error = "RuntimeError: out of <b>memory</b>" if ended in ("failed", "interrupted") else None
+    put_status(path, state=ended, error=error)
+    (path / "log.txt").write_text("first\nlast line of the log\n")
+    app = open_page("launch", run=path.name)
+    assert word in words(app)
+    assert "Close" in [button.label for button in app.button]
+    if error:
+        assert error in [code.value for code in app.code]
+        assert any("last line of the log" in code.value for code in app.code)
+
+
+def test_a_failed_run_without_rows_is_shown(runs_root: Path) -> None:
+    path = create_run(runs_root, RunConfig.build(task="sigmoid-mlp"))
+    put_status(path, state="failed", error="DeviceError: none")
+    app = open_page("launch", run=path.name)
+    assert "Failed" in words(app)
+    assert charts(app) == 0
+    assert not open_page("compare", runs=path.name).exception
+
+
+def test_a_broken_part_is_named_and_the_rest_shown(runs_root: Path, unscaled_run: Run) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    (path / "exponents.parquet").write_bytes(b"PAR1 torn PAR1")
+    app = open_page("launch", run=path.name)
+    assert "exponents.parquet can't be read" in words(app)
+    assert charts(app) == 1
+    app = open_page("compare", runs=path.name)
+    assert "exponents.parquet can't be read" in words(app)
+
+
+def test_a_broken_run_is_named_and_the_others_shown(runs_root: Path, unscaled_run: Run) -> None:
+    copy_of(unscaled_run, runs_root)
+    broken = create_run(runs_root, RunConfig.build(task="sigmoid-mlp"))
+    (broken / "run.json").write_text('{"run_id": 3}')
+    app = open_page("compare")
+    assert "run.json is broken" in words(app)
+    assert charts(app) == 2
+    assert "run.json is broken" in words(open_page("launch", run=broken.name))
+
+
+def test_a_broken_status_is_told(runs_root: Path, unscaled_run: Run) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    (path / "status.json").write_text("nonsense")
+    assert "status.json is broken" in words(open_page("launch", run=path.name))
+    assert not open_page("launch").exception
+    assert not open_page("compare", runs=path.name).exception
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize("asked", ["nothing", "../../etc/passwd", "<img src=x>"])
+def test_an_unknown_run_in_the_url_is_told(asked: str) -> None:
+    assert "no run" in words(open_page("launch", run=asked))
+
+
+def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
+    app = open_page("launch")
+    app.selectbox(key="task").set_value("digits-mlp")
+    app.selectbox(key="policy").set_value("gradscaler")
+    app.number_input(key="steps").set_value(15)
+    app.number_input(key="seed").set_value(4)
+    app.run()
+    next(button for button in app.button if button.label == "Start").click()
+    app.run()
+    assert not app.exception
+    (run,) = RunStore.at(runs_root).list_runs()
+    try:
+        assert run.config == RunConfig.build(task="digits-mlp", policy="gradscaler", steps=15, seed=4)
+        assert app.query_params["run"] in (run.run_id, [run.run_id])
+        end = time.monotonic() + 60
+        while live_status(run).live:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert live_status(run).state == "finished"
+    finally:
+        cancel_run(run)
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_another_task_brings_its_own_number_of_steps() -> None:
+    app = open_page("launch")
+    assert app.number_input(key="steps").value == 1000
+    app.selectbox(key="task").set_value("digits-mlp").run()
+    assert app.number_input(key="steps").value == 400
+
+
+def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> None:
+    app = open_page("launch", policy="constant:many")
+    next(button for button in app.button if button.label == "Start").click()
+    app.run()
+    assert not app.exception
+    assert "constant: scale takes a number" in app.error[0].value
+    assert not runs_root.exists()
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize(
+    "query",
+    [{"steps": "0"}, {"steps": "x"}, {"seed": "-5"}, {"precision": "fp8"}, {"task": "foo"}, {"record_every": "1e99"}],
+)
+def test_launch_survives_a_strange_url(query: dict[str, str]) -> None:
+    open_page("launch", **query)
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_loads_torch(page: str, tmp_path: Path) -> None:
+    import subprocess
+
+    code = (
+        "import sys; from tests.ui.test_pages import open_page, charts;"
+        f"app = open_page({page!r}); sys.exit('torch' in sys.modules)"
+    )
+    # conftest imports torch's users, so this runs without it.
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
