@@ -19,7 +19,7 @@ check: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-cache
 
 samples: $(VENV)/.installed
-	rm -rf sample_runs/2*
+	rm -rf sample_runs/2*/
 	$(BIN)/lsviz run --task sigmoid-mlp --precision fp32 --policy none $(SAMPLE)
 	$(BIN)/lsviz run --task sigmoid-mlp --policy none $(SAMPLE)
 	$(BIN)/lsviz run --task sigmoid-mlp --policy constant:1024 $(SAMPLE)

@@ -47,7 +47,11 @@ def test_run_prints_one_strict_json_object_last(tmp_path: Path) -> None:
         "metric", "skipped_steps", "final_loss_scale", "flushed", "ms_per_step", "ms_recording_per_step",
     }  # fmt: skip
     assert expected <= set(summary)
-    assert (summary["task"], summary["policy"], summary["precision"]) == ("digits-mlp", "constant:1024", "fp16")
+    assert (summary["task"], summary["policy"], summary["precision"]) == (
+        "digits-mlp",
+        "constant:1024",
+        "fp16",
+    )
     assert (summary["device"], summary["steps"], summary["skipped_steps"]) == ("cpu", 12, 0)
     assert summary["final_loss_scale"] == 1024
     assert set(summary["flushed"]) >= {"layer1", "layer2", "output", "layer1.weight"}
@@ -110,11 +114,17 @@ ERRORS = [
     (["run", "--task", "foo"], "unknown task 'foo'; choose one of: sigmoid-mlp, digits-mlp"),
     (["run", *QUICK, "--policy", "foo"], "unknown policy 'foo'; choose one of: none, constant, gradscaler"),
     (["run", *QUICK, "--policy", "gradscaler:x=1"], "gradscaler has no key 'x'; it takes: init_scale"),
-    (["run", *QUICK, "--policy", "constant:-1"], "constant: scale should be a number from 2^-126 to 2^126, got -1"),
+    (
+        ["run", *QUICK, "--policy", "constant:-1"],
+        "constant: scale should be a number from 2^-126 to 2^126, got -1",
+    ),
     (["run", *QUICK, "--policy", "constant:many"], "constant: scale takes a number such as 1024"),
     (["run", *QUICK, "--precision", "fp8"], "unknown precision 'fp8'; choose one of: fp16, bf16 or fp32"),
     (["run", *QUICK, "--device", "tpu"], "unknown device 'tpu'; choose one of: auto, cpu or cuda"),
-    (["run", *QUICK, "--device", "cuda"], "device 'cuda' is absent: torch sees no GPU here; choose cpu or auto"),
+    (
+        ["run", *QUICK, "--device", "cuda"],
+        "device 'cuda' is absent: torch sees no GPU here; choose cpu or auto",
+    ),
     (["run", "--task", "digits-mlp", "--steps", "0"], "steps: should be greater than or equal to 1, got 0"),
     (["run", "--task", "digits-mlp", "--steps", "x"], "Invalid value for '--steps'"),
     (["run", *QUICK, "--seed", "-1"], "seed: should be greater than or equal to 0, got -1"),

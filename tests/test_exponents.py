@@ -20,7 +20,9 @@ samples = arrays(np.float64, st.integers(0, 60), elements=numbers)
 within = arrays(
     np.float64,
     st.integers(1, 60),
-    elements=st.one_of(st.floats(2.0**-40, 2.0**20, width=32), st.just(0.0), st.integers(-40, 20).map(lambda e: 2.0**e)),
+    elements=st.one_of(
+        st.floats(2.0**-40, 2.0**20, width=32), st.just(0.0), st.integers(-40, 20).map(lambda e: 2.0**e)
+    ),
 )
 
 
@@ -103,7 +105,9 @@ def test_fractions_are_those_of_a_real_cast(
     assert round(shares.overflow * n) == int(overflow.sum())
     assert round(shares.subnormal * n) == int(subnormal.sum())
     assert round(shares.zero * n) == int((scaled == 0).sum())
-    assert shares.flushed + shares.subnormal + shares.normal + shares.overflow + shares.zero == pytest.approx(1)
+    assert shares.flushed + shares.subnormal + shares.normal + shares.overflow + shares.zero == pytest.approx(
+        1
+    )
 
 
 @given(values=within, k=st.integers(-12, 30))

@@ -15,6 +15,7 @@ from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,
+    SHORT_REGION_LABELS,
     Mode,
     Palette,
     base_layout,
@@ -27,7 +28,7 @@ from lsviz.runs.schema import RunRecord
 LEFT, RIGHT = -44, 19
 """One fixed axis for every figure; what lies further left is drawn in the first bin."""
 
-ROW_PX: Final = 62
+ROW_PX: Final = 57
 MIN_ROW_PX: Final = 26
 MAX_ROWS_PX: Final = 900
 HEADER_PX: Final = 136
@@ -131,8 +132,8 @@ def exponent_figure(
         axes[f"xaxis{axis}"] = _x_axis(left, left + width, f"y{axis}", len(facets))
         axes[f"yaxis{axis}"] = _y_axis(layers, f"x{axis}", row_px, palette, labelled=index == 0)
         shapes += _bands(axis, palette, fmt)
-        if len(facets) <= 2:
-            annotations += _band_labels(axis, len(layers), palette, fmt)
+        names = REGION_LABELS if len(facets) <= 2 else SHORT_REGION_LABELS
+        annotations += _band_labels(axis, len(layers), names, palette, fmt)
         annotations += _header(left, facet, palette)
         annotations += _row_labels(axis, facet, layers, palette, words=len(facets) <= 2)
         traces += _row_traces(axis, facet, layers, palette, fmt)
@@ -221,17 +222,19 @@ def _bands(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]
     ]
 
 
-def _band_labels(axis: str, rows: int, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
+def _band_labels(
+    axis: str, rows: int, names: Mapping[Region, str], palette: Palette, fmt: FloatFormat
+) -> list[dict[str, Any]]:
     return [
         {
-            "text": REGION_LABELS[region],
+            "text": names[region],
             "x": (left + right) / 2,
             "xref": f"x{axis}",
             "y": rows + LABEL_ROOM / 2,
             "yref": f"y{axis}",
             "yanchor": "middle",
             "showarrow": False,
-            "font": {"size": 12, "color": palette.region_text[region]},
+            "font": {"size": 12 if names is REGION_LABELS else 11, "color": palette.region_text[region]},
         }
         for region, left, right in _edges(fmt)
     ]

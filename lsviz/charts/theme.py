@@ -111,6 +111,14 @@ REGION_LABELS: Final = {
     Region.OVERFLOW: "Inf",
 }
 
+SHORT_REGION_LABELS: Final = {
+    Region.FLUSHED: "flushed",
+    Region.SUBNORMAL: "subn.",
+    Region.NORMAL: "normal",
+    Region.OVERFLOW: "∞",
+}
+"""For facets too narrow for the full words."""
+
 FONT: Final = "Source Sans, Source Sans Pro, Helvetica, Arial, sans-serif"
 
 

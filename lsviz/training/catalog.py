@@ -44,7 +44,7 @@ _SPECS: Final = (
     TaskSpec(
         name="sigmoid-mlp",
         module="lsviz.training.tasks.sigmoid_mlp",
-        title="Deep sigmoid network on digits",
+        title="Deep sigmoid net, digits",
         teaches=(
             "Six hidden sigmoid layers of 128 on handwritten digits. A sigmoid passes on at most a "
             "quarter of a gradient, so each layer further down receives smaller ones, until FP16 "
@@ -59,7 +59,7 @@ _SPECS: Final = (
     TaskSpec(
         name="digits-mlp",
         module="lsviz.training.tasks.digits_mlp",
-        title="Shallow ReLU network on digits",
+        title="Shallow ReLU net, digits",
         teaches=(
             "Two hidden ReLU layers of 128 on the same digits. Its gradients lie well inside FP16's "
             "range, so it trains as well in FP16 without loss scaling as in FP32: not every network "

@@ -9,6 +9,7 @@ import streamlit as st
 from lsviz.analysis.compare import difference_frame, run_label, settings_and_results
 from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
+from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.ui.loading import RunView
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
@@ -34,6 +35,18 @@ def choose_runs(runs: list[Run]) -> list[Run]:
     )
     set_url_list("runs", chosen)
     return [by_id[run_id] for run_id in chosen]
+
+
+def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
+    """Return the newest FP16 run of the same task without loss scaling, unless the run is one itself."""
+
+    def unscaled(config: RunConfig) -> bool:
+        return config.policy == "none" and config.precision == "fp16"
+
+    if unscaled(run.config):
+        return None
+    same_task = (other for other in runs if other.config.task == run.config.task)
+    return next((other for other in same_task if unscaled(other.config)), None)
 
 
 def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:

@@ -16,6 +16,7 @@ from lsviz.ui.state import run_store, runs_root
 
 _POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
 RECENT = 8
+_NEW_TASK = "_new_task"
 
 
 def launch_form() -> None:
@@ -54,7 +55,14 @@ def launch_form() -> None:
     )
     steps_column, seed_column = st.columns(2)
     steps = steps_column.number_input(
-        "Steps", 1, MAX_STEPS, spec.steps, key="steps", bind="query-params", help="Number of training steps."
+        "Steps",
+        1,
+        MAX_STEPS,
+        # Streamlit warns where a value comes both from the state and as a default.
+        "min" if st.session_state.pop(_NEW_TASK, False) else spec.steps,
+        key="steps",
+        bind="query-params",
+        help="Number of training steps.",
     )
     seed = seed_column.number_input(
         "Seed", 0, MAX_SEED, 0, key="seed", bind="query-params", help="Of weights, batches and dropout."
@@ -111,7 +119,7 @@ def show_recent_runs() -> None:
         st.info("Your runs will appear here. Start one on the left: it takes a few seconds.")
         return
     frame = list_frame(pairs)
-    shown = frame[["policy", "precision", "task", "seed", "state", "metric", "created"]]
+    shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(
         shown,
@@ -133,6 +141,7 @@ def show_recent_runs() -> None:
 
 def _take_the_tasks_steps() -> None:
     st.session_state["steps"] = find_task(st.session_state["task"]).steps
+    st.session_state[_NEW_TASK] = True
 
 
 def _explain_policy(text: str) -> None:

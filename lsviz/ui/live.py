@@ -12,6 +12,7 @@ from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.reader import Run, RunError
+from lsviz.ui.comparing import baseline_of
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import RunView, load_run
 from lsviz.ui.state import colour_mode, run_store
@@ -100,7 +101,9 @@ def _show_state(run: Run, view: RunView) -> None:
         with st.expander("Last lines of its log"):
             st.code(log, language=None, wrap_lines=True)
     if len(view.steps):
-        link_page("compare", "See it on Compare", {"runs": run.run_id})
+        beside = baseline_of(run, run_store().list_runs())
+        ids = [beside.run_id, run.run_id] if beside else [run.run_id]
+        link_page("compare", "See it on Compare", {"runs": ",".join(ids)})
 
 
 def _show_figures(view: RunView) -> None:

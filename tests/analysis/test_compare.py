@@ -29,7 +29,14 @@ def test_summary_is_strict_json_of_what_was_recorded(unscaled_run: Run) -> None:
 
 def test_a_diverged_run_has_no_number_instead_of_nan() -> None:
     steps = pd.DataFrame(
-        {"loss": [float("nan")], "metric": [None], "skipped": [False], "loss_scale": [8.0], "ms": [1.0], "ms_recording": [0.0]}
+        {
+            "loss": [float("nan")],
+            "metric": [None],
+            "skipped": [False],
+            "loss_scale": [8.0],
+            "ms": [1.0],
+            "ms_recording": [0.0],
+        }
     )
     summary = summarize(record(), RunStatus(state="finished", steps=1), steps, pd.DataFrame())
     assert summary["final_loss"] is None

@@ -34,7 +34,8 @@ CONSTANT = shares("constant:1024", 0.001, 0.0, 0.0)
         ([shares("constant:8", 0.3, 0.1, 0.0, scale=8.0)], "With S = 8, layer1 loses 30 % of its gradient."),
         (
             [NONE, shares("none", 0.0, 0.0, 0.0, precision="fp32")],
-            "Without loss scaling, the lowest 2 of 3 layers receive nothing. In FP32, all of the gradient survives.",
+            "Without loss scaling, the lowest 2 of 3 layers receive nothing. "
+            "In FP32, all of the gradient survives.",
         ),
         ([shares("none")], "No gradients with an FP32 reference were recorded at this step."),
         ([], "No gradients with an FP32 reference were recorded at this step."),
@@ -58,8 +59,10 @@ def test_a_real_pair_tells_the_story(unscaled_run: Run, scaled_run: Run) -> None
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0, "0 %"), (1, "100 %"), (0.35, "35 %"), (0.002, "0.2 %"), (0.0001, "< 0.1 %"), (0.9999, "> 99.9 %")]
-    + [(0.998, "99.8 %"), (0.0049, "0.5 %"), (0.0149, "1 %")],
+    [
+        *((0, "0 %"), (1, "100 %"), (0.35, "35 %"), (0.002, "0.2 %"), (0.0001, "< 0.1 %")),
+        *((0.9999, "> 99.9 %"), (0.998, "99.8 %"), (0.0049, "0.5 %"), (0.0149, "1 %")),
+    ],
 )
 def test_percentages_never_hide_a_little_nor_claim_all(share: float, text: str) -> None:
     assert format_percent(share) == text
@@ -67,7 +70,15 @@ def test_percentages_never_hide_a_little_nor_claim_all(share: float, text: str) 
 
 @pytest.mark.parametrize(
     ("scale", "text"),
-    [(1.0, "1"), (1024.0, "1,024"), (2.0**16, "2¹⁶"), (0.5, "0.5"), (2.0**-20, "2⁻²⁰"), (3.3, "3.3"), (1e6, "1,000,000")],
+    [
+        (1.0, "1"),
+        (1024.0, "1,024"),
+        (2.0**16, "2¹⁶"),
+        (0.5, "0.5"),
+        (2.0**-20, "2⁻²⁰"),
+        (3.3, "3.3"),
+        (1e6, "1,000,000"),
+    ],
 )
 def test_scales_are_written_as_people_read_them(scale: float, text: str) -> None:
     assert format_scale(scale) == text

@@ -45,7 +45,16 @@ def test_a_gradient_that_is_zero_in_the_reference_has_nothing_to_lose() -> None:
 
 
 def test_layers_are_the_modules_that_own_weights_in_order() -> None:
-    names = ["embed", "block", "block.act", "block.fc", "head", "embed.weight", "block.fc.bias", "head.weight"]
+    names = [
+        "embed",
+        "block",
+        "block.act",
+        "block.fc",
+        "head",
+        "embed.weight",
+        "block.fc.bias",
+        "head.weight",
+    ]
     frame = pd.DataFrame([row(0, name, False, 0) for name in names])
     assert layer_names(frame) == ["embed", "block.fc", "head"]
     only_activations = frame[frame["kind"] == "activation_grad"]

@@ -67,7 +67,17 @@ def server(tmp_path: Path) -> Iterator[Server]:
         port = probe.getsockname()[1]
     log = (tmp_path / "server.log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port)],
+        [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            "app.py",
+            "--server.headless",
+            "true",
+            "--server.port",
+            str(port),
+        ],
         cwd=REPOSITORY,
         env=clean_environment(LSVIZ_RUNS=str(tmp_path / "runs")),
         stdout=log,
@@ -98,6 +108,10 @@ def watch_page(page: Page, url: str) -> Complaints:
     page.on("pageerror", lambda error: complaints.errors.append(str(error)))
     page.on(
         "request",
-        lambda r: None if r.url.startswith((url, "ws" + url[4:], "data:", "blob:")) else complaints.strangers.append(r.url),
+        lambda r: (
+            None
+            if r.url.startswith((url, "ws" + url[4:], "data:", "blob:"))
+            else complaints.strangers.append(r.url)
+        ),
     )
     return complaints

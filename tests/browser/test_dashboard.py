@@ -86,7 +86,16 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     page.goto(server.url)
     page.wait_for_selector(BARS, state="attached", timeout=30_000)
     figure = page.locator(".js-plotly-plot").first
-    for word in ("no scaling", "constant:1024", "flushed to 0", "subnormal", "normal", "Inf", "layer1", "output"):
+    for word in (
+        "no scaling",
+        "constant:1024",
+        "flushed to 0",
+        "subnormal",
+        "normal",
+        "Inf",
+        "layer1",
+        "output",
+    ):
         expect(figure.get_by_text(word, exact=True).first).to_be_visible()
     box = figure.bounding_box()
     assert box is not None

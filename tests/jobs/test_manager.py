@@ -105,7 +105,12 @@ def test_a_living_process_is_left_alone(tmp_path: Path) -> None:
     path = create_run(tmp_path, RunConfig.build(task="sigmoid-mlp"))
     run = open_run(path)
     me = psutil.Process()
-    values = {"state": "running", "pid": me.pid, "process_start": me.create_time(), "host": os.uname().nodename}
+    values = {
+        "state": "running",
+        "pid": me.pid,
+        "process_start": me.create_time(),
+        "host": os.uname().nodename,
+    }
     write_json(path / "status.json", run.status.model_copy(update=values).model_dump())
     assert live_status(run).state == "running"
     values["host"] = "another-machine"

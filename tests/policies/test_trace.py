@@ -40,5 +40,5 @@ def test_amax_knows_the_scale_of_each_step() -> None:
 def test_a_strange_pattern_is_refused() -> None:
     with pytest.raises(UserError, match=r"only O \(overflow\) and \. \(clean\), got 'x' at position 2"):
         trace_overflows(NoScaling(), "O.x")
-    with pytest.raises(UserError, match="can't be negative, got -1.0 at step 0"):
+    with pytest.raises(UserError, match=r"can't be negative, got -1\.0 at step 0"):
         trace_amax(NoScaling(), [-1.0])

@@ -205,13 +205,13 @@ def test_a_run_of_a_newer_lsviz_says_so(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run at .*nowhere"):
+    with pytest.raises(RunError, match=r"no run at .*nowhere"):
         open_run(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("root", ["/proc/lsviz", "/dev/null"])
 def test_a_root_that_can_not_be_written_leaves_nothing(root: str) -> None:
-    with pytest.raises(RunFolderError, match="can't write runs to .* choose a folder that you can write to"):
+    with pytest.raises(RunFolderError, match=r"can't write runs to .* choose a folder that you can write to"):
         create_run(Path(root), CONFIG)
     assert not Path("/proc/lsviz").exists()
 

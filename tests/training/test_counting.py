@@ -39,7 +39,9 @@ def test_all_65536_half_patterns(dtype: torch.dtype) -> None:
 
 
 def test_fp32_at_its_own_ends() -> None:
-    values = torch.tensor([0.0, -0.0, 1e-45, -1e-40, 2.0**-126, 3.4e38, torch.inf, -torch.inf, torch.nan, 1.0])
+    values = torch.tensor(
+        [0.0, -0.0, 1e-45, -1e-40, 2.0**-126, 3.4e38, torch.inf, -torch.inf, torch.nan, 1.0]
+    )
     assert_counts(count_exponents(values), values)
     assert_counts(count_exponents(values.double() * 1e-200), values.double() * 1e-200)
 

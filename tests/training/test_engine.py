@@ -140,7 +140,11 @@ def test_forward_and_backward_are_float64s_up_to_half_rounding(case: str) -> Non
     for name, gradient in gradients.items():
         scale = float(exact[name].abs().max()) or 1.0
         torch.testing.assert_close(
-            gradient.double() / scale, exact[name] / scale, rtol=6e-3, atol=6e-3, msg=lambda m, n=name: f"{n}: {m}"
+            gradient.double() / scale,
+            exact[name] / scale,
+            rtol=6e-3,
+            atol=6e-3,
+            msg=lambda m, n=name: f"{n}: {m}",
         )
 
 
@@ -288,7 +292,10 @@ def test_masked_attention_gives_torchs_result() -> None:
     bias = torch.randn(6, 6)
     for given in (mask, bias):
         expected = nn.functional.scaled_dot_product_attention(
-            q.double(), k.double(), v.double(), attn_mask=given if given.dtype == torch.bool else given.double()
+            q.double(),
+            k.double(),
+            v.double(),
+            attn_mask=given if given.dtype == torch.bool else given.double(),
         )
         with ENGINE.active(), ENGINE.autocast():
             ours = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=given)
@@ -297,7 +304,9 @@ def test_masked_attention_gives_torchs_result() -> None:
 
 def test_an_absent_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="device 'cuda' is absent: torch sees no GPU here; choose cpu or auto"):
+    with pytest.raises(
+        DeviceError, match="device 'cuda' is absent: torch sees no GPU here; choose cpu or auto"
+    ):
         Engine.resolve("fp16", "cuda")
     assert Engine.resolve("fp16", "auto").device.type == "cpu"
 

@@ -105,8 +105,10 @@ class Hopeless:
 
 
 def test_a_scale_that_vanished_stops_the_run_with_a_clear_error() -> None:
-    config = RunConfig.build(task="hopeless", policy="gradscaler", steps=300, record_every=0, reference_every=0)
-    with pytest.raises(ScaleVanishedError, match="the loss scale fell to .* can't be undone"):
+    config = RunConfig.build(
+        task="hopeless", policy="gradscaler", steps=300, record_every=0, reference_every=0
+    )
+    with pytest.raises(ScaleVanishedError, match=r"the loss scale fell to .* can't be undone"):
         list(train(Hopeless(), config, Engine.resolve("fp32", "cpu")))
 
 

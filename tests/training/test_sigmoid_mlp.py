@@ -14,7 +14,9 @@ from tests.conftest import train_run
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_loss_scaling_rescues_sigmoid_mlp(seed: int, tmp_path: Path) -> None:
     def summary(**settings: object) -> dict[str, object]:
-        run = train_run(tmp_path, task="sigmoid-mlp", seed=seed, record_every=50, reference_every=50, **settings)
+        run = train_run(
+            tmp_path, task="sigmoid-mlp", seed=seed, record_every=50, reference_every=50, **settings
+        )
         return summarize(run.record, run.status, run.steps(), run.exponents())
 
     full = summary(precision="fp32", policy="none")
@@ -38,7 +40,13 @@ def test_loss_scaling_rescues_sigmoid_mlp(seed: int, tmp_path: Path) -> None:
 def test_digits_mlp_needs_no_scaling(policy: str, tmp_path: Path) -> None:
     half = train_run(tmp_path, task="digits-mlp", policy=policy, steps=400, record_every=0, reference_every=0)
     full = train_run(
-        tmp_path, task="digits-mlp", policy="none", precision="fp32", steps=400, record_every=0, reference_every=0
+        tmp_path,
+        task="digits-mlp",
+        policy="none",
+        precision="fp32",
+        steps=400,
+        record_every=0,
+        reference_every=0,
     )
     assert half.status.metric is not None
     assert full.status.metric is not None

@@ -37,7 +37,18 @@ def open_page(name: str, **query: str) -> AppTest:
 
 
 def words(app: AppTest) -> str:
-    kinds = ("title", "header", "subheader", "markdown", "caption", "info", "warning", "error", "success", "code")
+    kinds = (
+        "title",
+        "header",
+        "subheader",
+        "markdown",
+        "caption",
+        "info",
+        "warning",
+        "error",
+        "success",
+        "code",
+    )
     return "\n".join(element.value for kind in kinds for element in getattr(app, kind))
 
 
@@ -104,7 +115,9 @@ def test_explore_follows_its_controls() -> None:
 
 
 @pytest.mark.usefixtures("runs_root")
-@pytest.mark.parametrize("query", [{"step": "7"}, {"step": "x"}, {"beside": "<b>"}, {"step": "-1", "beside": ""}])
+@pytest.mark.parametrize(
+    "query", [{"step": "7"}, {"step": "x"}, {"beside": "<b>"}, {"step": "-1", "beside": ""}]
+)
 def test_explore_survives_a_strange_url(query: dict[str, str]) -> None:
     app = open_page("explore", **query)
     assert charts(app) == 1
@@ -157,7 +170,13 @@ def test_a_running_run_shows_progress_and_cancel(runs_root: Path, unscaled_run: 
 
 
 @pytest.mark.parametrize(
-    ("ended", "word"), [("finished", "Finished with accuracy"), ("cancelled", "Cancelled"), ("failed", "Failed"), ("interrupted", "Interrupted")]
+    ("ended", "word"),
+    [
+        ("finished", "Finished with accuracy"),
+        ("cancelled", "Cancelled"),
+        ("failed", "Failed"),
+        ("interrupted", "Interrupted"),
+    ],
 )
 def test_every_end_has_its_own_face(ended: str, word: str, runs_root: Path, unscaled_run: Run) -> None:
     path = copy_of(unscaled_run, runs_root)
@@ -217,7 +236,7 @@ def test_an_unknown_run_in_the_url_is_told(asked: str) -> None:
 
 def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     app = open_page("launch")
-    app.selectbox(key="task").set_value("digits-mlp")
+    app.selectbox(key="task").set_value("digits-mlp").run()
     app.selectbox(key="policy").set_value("gradscaler")
     app.number_input(key="steps").set_value(15)
     app.number_input(key="seed").set_value(4)
@@ -258,7 +277,14 @@ def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> No
 @pytest.mark.usefixtures("runs_root")
 @pytest.mark.parametrize(
     "query",
-    [{"steps": "0"}, {"steps": "x"}, {"seed": "-5"}, {"precision": "fp8"}, {"task": "foo"}, {"record_every": "1e99"}],
+    [
+        {"steps": "0"},
+        {"steps": "x"},
+        {"seed": "-5"},
+        {"precision": "fp8"},
+        {"task": "foo"},
+        {"record_every": "1e99"},
+    ],
 )
 def test_launch_survives_a_strange_url(query: dict[str, str]) -> None:
     open_page("launch", **query)
@@ -274,5 +300,7 @@ def test_no_page_loads_torch(page: str, tmp_path: Path) -> None:
         f"app = open_page({page!r}); sys.exit('torch' in sys.modules)"
     )
     # conftest imports torch's users, so this runs without it.
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
