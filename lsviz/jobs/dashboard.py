@@ -20,6 +20,7 @@ def serve_dashboard(port: int) -> int:
         "server.address": "127.0.0.1",
         "server.port": str(port),
         "server.fileWatcherType": "none",
+        "server.showEmailPrompt": "false",
         "server.allowedHosts": "localhost,127.0.0.1",
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",
