@@ -36,7 +36,7 @@ class RunRecord(BaseModel):
     device: str | None = None
     device_name: str | None = None
     engine: str | None = None
-    metric_name: str | None = None
+    metric_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9 _./-]{1,40}$")
 
 
 class RunStatus(BaseModel):

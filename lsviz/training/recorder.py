@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from lsviz.exponents import ExponentHistogram
 from lsviz.runs.schema import ExponentRow, Kind
@@ -47,21 +48,21 @@ class GradientRecorder:
         self._activations = {}
         self._rounding = rounding
         self.seconds = 0.0
-        watched: dict[int, list[str]] = {}
-        keep_alive: list[Tensor] = []
+        # By gradient edge, not by tensor: an in-place operation keeps the tensor and makes a new edge.
+        watched: dict[GradientEdge, list[str]] = {}
 
         def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def after_forward(module: nn.Module, inputs: Any, output: Any) -> None:
                 for tensor in _tensors_of(output):
                     if not tensor.requires_grad:
                         continue
-                    names = watched.get(id(tensor))
+                    edge = get_gradient_edge(tensor)
+                    names = watched.get(edge)
                     if names is not None:
                         if name and name not in names:
                             names.append(name)
                         continue
-                    names = watched[id(tensor)] = [name]
-                    keep_alive.append(tensor)  # an id is a tensor's only while the tensor lives
+                    names = watched[edge] = [name]
                     tensor.register_hook(self._counter(names))  # type: ignore[no-untyped-call]
 
             return after_forward

@@ -13,6 +13,7 @@ from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.training.catalog import TASKS, find_task
 from lsviz.ui.state import run_store, runs_root
+from lsviz.ui.text import plain
 
 _POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
 RECENT = 8
@@ -99,7 +100,7 @@ def launch_form() -> None:
             )
             run = submit_run(runs_root(), config)
         except UserError as error:
-            st.error(f"`{error}`")
+            st.error(plain(error))
         else:
             st.query_params["run"] = run.run_id
             st.rerun()
@@ -148,6 +149,6 @@ def _explain_policy(text: str) -> None:
     try:
         policy = parse_policy(text)
     except UserError as error:
-        st.caption(f":orange[`{error}`]")
+        st.caption(f":orange[{plain(error)}]")
         return
     st.caption(POLICIES[policy.name].rule)

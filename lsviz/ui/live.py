@@ -16,6 +16,7 @@ from lsviz.ui.comparing import baseline_of
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import RunView, load_run
 from lsviz.ui.state import colour_mode, run_store
+from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_problems
 
 REFRESH_SECONDS = 1.0
@@ -34,7 +35,7 @@ def watch_run(run_id: str) -> None:
         run = run_store().find(run_id)
         live = live_status(run).live
     except RunError as error:
-        st.error(f"`{error}`", icon=":material/broken_image:")
+        st.error(plain(error), icon=":material/broken_image:")
         _close_button()
         return
     refresh = REFRESH_SECONDS if live else None
@@ -45,13 +46,13 @@ def _show_run(run: Run, was_live: bool) -> None:
     try:
         view = load_run(run)
     except RunError as error:
-        st.error(f"`{error}`", icon=":material/broken_image:")
+        st.error(plain(error), icon=":material/broken_image:")
         return
     if was_live and not view.status.live:
         st.rerun()  # a full run of the page declares the fragment anew, without its timer
     config = view.record.config
     title, action = st.columns([8, 3], vertical_alignment="center")
-    title.subheader(f"{run_label(config)} on {config.task}, seed {config.seed}")
+    title.subheader(plain(f"{run_label(config)} on {config.task}, seed {config.seed}"))
     with action:
         _action(run, view)
     _show_state(run, view)
@@ -92,7 +93,7 @@ def _show_state(run: Run, view: RunView) -> None:
         return
     kind, icon, words = _ENDS[status.state]
     if status.state == "finished" and view.metric is not None:
-        words = f"Finished with {view.record.metric_name} {view.metric:.3f}."
+        words = plain(f"Finished with {view.record.metric_name} {view.metric:.3f}.")
     getattr(st, kind)(words, icon=icon)
     if status.error:
         st.code(status.error, language=None, wrap_lines=True)

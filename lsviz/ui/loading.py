@@ -11,6 +11,7 @@ from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_fram
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import RunRecord, RunStatus
+from lsviz.ui.text import plain
 
 _COLUMNS = [
     "step",
@@ -80,5 +81,5 @@ def load_runs(runs: list[Run]) -> list[RunView]:
         try:
             views.append(load_run(run))
         except RunError as error:
-            st.warning(f"`{error}`", icon=":material/broken_image:")
+            st.warning(plain(error), icon=":material/broken_image:")
     return views

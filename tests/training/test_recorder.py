@@ -80,6 +80,17 @@ def test_a_container_shares_its_childs_tensor() -> None:
     assert "" not in rows
 
 
+def test_an_in_place_operation_is_not_taken_for_its_input() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 6), torch.randn(50, 6)
+    rows = record(nn.Sequential(layer, nn.ReLU(inplace=True)), x)
+    before = layer(x)
+    after = torch.relu(before)
+    expected = torch.autograd.grad(after.pow(2).sum(), [before, after])
+    assert_counts(rows["0"].histogram, expected[0])
+    assert_counts(rows["1"].histogram, expected[1])
+
+
 def test_the_model_itself_is_recorded_where_its_output_is_its_own() -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

@@ -8,6 +8,7 @@ from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
+from lsviz.ui.text import plain
 from lsviz.ui.widgets import shares_at, show_glossary, show_problems, show_spectra, step_slider
 
 store = run_store()
@@ -35,7 +36,7 @@ if common:
     with words_column:
         show_glossary()
     shares = shares_at(recorded, step)
-    heading.header(finding(shares))
+    heading.header(plain(finding(shares)))
     show_spectra(recorded, shares, step, key="compare_spectra")
 else:
     heading.header("Compare runs")

@@ -8,6 +8,7 @@ from lsviz.ui.exploring import choose_pair, show_nothing_yet
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store, samples_root
+from lsviz.ui.text import plain
 from lsviz.ui.widgets import shares_at, show_glossary, show_problems, show_spectra, step_slider
 
 samples = RunStore.at(samples_root())
@@ -30,7 +31,7 @@ with words_column:
     show_glossary()
 shares = shares_at(views, step)
 with heading:
-    st.header(finding(shares))
+    st.header(plain(finding(shares)))
     st.caption(
         f"Gradients at each layer's output, {config.task}, step {step} of {config.steps:,}. "
         "Dotted: what FP32 has. Filled: what the run keeps. Pale: what FP16 flushes to zero."
