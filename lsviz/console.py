@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lsviz.training.loop import StepResult
 
 
+WIDE_COLUMNS = 110
+"""From this width on, a run's progress line has room for a bar and the metric too."""
+
+
 def _console() -> Console:
     """Return a console on stdout that does not squeeze tables where nobody looks at a terminal."""
     console = Console()
@@ -40,13 +44,12 @@ class RunProgress:
 
     def __init__(self, config: RunConfig, metric_name: str) -> None:
         self._console = Console(stderr=True)
+        self._wide = self._console.width >= WIDE_COLUMNS
         self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
+            *([TextColumn("[bold]{task.description}"), BarColumn(bar_width=24)] if self._wide else []),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
             TimeRemainingColumn(compact=True),
+            TextColumn("left  {task.fields[figures]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -69,7 +72,7 @@ class RunProgress:
             return
         step = result.step
         self._skipped += step.skipped
-        if step.metric is not None:
+        if step.metric is not None and self._wide:
             self._metric = f"  {self._metric_name} {step.metric:.3f}"
         lost, at_risk = _lost_values(result)
         if at_risk:

@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from lsviz.jobs.worker import StopFlag, execute_run
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.writer import create_run
+
+# No deadline: a test must not fail because the machine is busy.
+settings.register_profile("lsviz", deadline=None)
+settings.load_profile("lsviz")
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLES = REPOSITORY / "sample_runs"

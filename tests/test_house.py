@@ -64,6 +64,19 @@ def test_the_shipped_settings_keep_the_dashboard_at_home(section: str, key: str,
     assert settings[section][key] == value
 
 
+def test_lsviz_dash_has_the_same_settings() -> None:
+    from lsviz.jobs.dashboard import SETTINGS
+
+    shipped = tomllib.loads((REPOSITORY / ".streamlit" / "config.toml").read_text())
+    for key, value in SETTINGS.items():
+        expected: object = shipped
+        for part in key.split("."):
+            expected = expected[part]  # type: ignore[index]
+        if isinstance(expected, list):
+            expected = ",".join(expected)
+        assert value == (str(expected).lower() if isinstance(expected, bool) else expected), key
+
+
 def test_requirements_are_pinned_and_admit_what_pyproject_asks_for() -> None:
     lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))

@@ -5,29 +5,36 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import lsviz
 
+SETTINGS: Final = {
+    "server.address": "127.0.0.1",
+    "server.allowedHosts": "localhost,127.0.0.1",
+    "server.enableCORS": "true",
+    "server.enableXsrfProtection": "true",
+    "server.fileWatcherType": "none",
+    "server.showEmailPrompt": "false",
+    "browser.gatherUsageStats": "false",
+    "client.showErrorDetails": "none",
+    "client.toolbarMode": "minimal",
+    "theme.light.primaryColor": "#3d4f78",
+    "theme.dark.primaryColor": "#5674c6",
+}
+"""What ``.streamlit/config.toml`` says, for a server that is started elsewhere than beside that file."""
+
 
 def serve_dashboard(port: int) -> int:
-    """Run streamlit on the dashboard until it ends, and return its exit code.
+    """Run streamlit on the dashboard, on this machine's loopback address alone, until it ends.
 
-    The settings of ``.streamlit/config.toml`` that keep it safe and quick are repeated here, since
-    streamlit reads that file only from the current folder.
+    Returns:
+        Streamlit's exit code.
     """
     script = Path(lsviz.__file__).parent / "ui" / "main.py"
-    options = {
-        "server.address": "127.0.0.1",
-        "server.port": str(port),
-        "server.fileWatcherType": "none",
-        "server.showEmailPrompt": "false",
-        "server.allowedHosts": "localhost,127.0.0.1",
-        "browser.gatherUsageStats": "false",
-        "client.showErrorDetails": "none",
-        "client.toolbarMode": "minimal",
-    }
-    flags = [part for key, value in options.items() for part in (f"--{key}", value)]
+    flags = [part for key, value in SETTINGS.items() for part in (f"--{key}", value)]
+    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port), *flags]
     try:
-        return subprocess.call([sys.executable, "-m", "streamlit", "run", str(script), *flags])
+        return subprocess.call(command)
     except KeyboardInterrupt:
         return 0
