@@ -192,7 +192,9 @@ def _summary(path: Path) -> dict[str, Any]:
         done.record,
         done.status,
         done.steps(),
-        done.exponents(columns=["step", "tensor", "kind", "reference", "loss_scale", "numel", "zero"]),
+        done.exponents(
+            columns=["step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan"]
+        ),
     )
     return {"run_id": summary.pop("run_id"), "path": str(path.resolve()), **summary}
 

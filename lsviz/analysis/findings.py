@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pandas as pd
@@ -13,7 +13,9 @@ from lsviz.analysis.shares import flushed_frame, total_flushed_frame
 from lsviz.runs.config import RunConfig
 
 STARVED: Final = 0.99
-"""From this flushed share on, a layer receives nothing that could train it."""
+"""From this flushed share on, a layer receives next to nothing."""
+NOTHING: Final = 0.9995
+"""Beyond this share, what is left is nothing as people round it."""
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 HEALTHY: Final = 0.05
 """Up to this flushed share, we call a layer's gradient intact."""
@@ -29,6 +31,7 @@ class RunShares:
         loss_scale: S at the step shown.
         flushed: Layer -> flushed share, lowest layer first; empty where nothing was recorded.
         total: Flushed share of all layers' values together.
+        overflow: Layer -> share of its values that became Inf or NaN.
     """
 
     precision: str
@@ -36,6 +39,12 @@ class RunShares:
     loss_scale: float
     flushed: Mapping[str, float]
     total: float
+    overflow: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def overflowed(self) -> list[str]:
+        """Layers with an Inf or NaN that the reference does not have: the step was skipped."""
+        return [layer for layer, share in self.overflow.items() if share > 0]
 
     @property
     def starved(self) -> list[str]:
@@ -52,13 +61,14 @@ def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Se
     recorded = here[~here["reference"].astype(bool)]
     flushed = flushed_frame(here)
     total = total_flushed_frame(flushed, layers)
-    by_layer = dict(zip(flushed["tensor"], flushed["flushed"], strict=True))
+    by_layer = flushed.set_index("tensor")[["flushed", "overflow"]].to_dict()
     return RunShares(
         precision=config.precision,
         policy=config.policy,
         loss_scale=float(recorded["loss_scale"].iloc[0]) if len(recorded) else 0.0,
-        flushed={layer: float(by_layer[layer]) for layer in layers if layer in by_layer},
+        flushed={k: float(by_layer["flushed"][k]) for k in layers if k in by_layer["flushed"]},
         total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
+        overflow={k: float(by_layer["overflow"][k]) for k in layers if k in by_layer["overflow"]},
     )
 
 
@@ -87,22 +97,25 @@ def finding(runs: Sequence[RunShares]) -> str:
     shown = [run for run in runs if run.flushed]
     if not shown:
         return "No gradients with an FP32 reference were recorded at this step."
-    worst = max(shown, key=lambda run: run.total)
-    # FP32 always keeps all: the rescue worth telling is that of a run in a half format.
-    rescues = [run for run in shown if run is not worst and run.precision != "fp32"]
-    best = min(rescues or shown, key=lambda run: run.total)
-    if worst.total <= HEALTHY and len(shown) > 1:
-        return "Nearly all gradients survive in every run."
-    if best is worst or worst.total <= HEALTHY:
-        return _loss(worst)
-    kept = (
-        "all" if best.total == 0 else "nearly all" if best.total <= 0.01 else format_percent(1 - best.total)
-    )
-    return f"{_loss(worst)} {_lead(best)}, {kept} of the gradient survives."
+    worst = max(shown, key=lambda run: (bool(run.overflowed), run.total))
+    if worst.overflowed or worst.total > HEALTHY:
+        sentences = [_loss(worst)]
+        # FP32 always keeps all: the rescue worth telling is that of a run in a half format.
+        others = [run for run in shown if run is not worst and not run.overflowed]
+        rescues = [run for run in others if run.precision != "fp32"] or others
+        if rescues:
+            best = min(rescues, key=lambda run: run.total)
+            kept = format_percent(1 - best.total)
+            kept = "all" if best.total == 0 else "nearly all" if best.total <= 0.01 else kept
+            sentences.append(f"{_lead(best)}, {kept} of the gradient survives.")
+        return " ".join(sentences)
+    return "Nearly all gradients survive in every run." if len(shown) > 1 else _loss(worst)
 
 
 def _loss(run: RunShares) -> str:
     lead, layers = _lead(run), list(run.flushed)
+    if run.overflowed:
+        return f"{lead}, gradients overflow to Inf and the step is skipped."
     starved = run.starved
     if len(starved) == len(layers):
         return f"{lead}, no layer receives any gradient."
@@ -112,7 +125,9 @@ def _loss(run: RunShares) -> str:
             who = starved[0] if one else f"{len(starved)} of {len(layers)} layers"
         else:
             who = "the lowest layer" if one else f"the lowest {len(starved)} of {len(layers)} layers"
-        return f"{lead}, {who} {'receives' if one else 'receive'} nothing."
+        nothing = min(run.flushed[layer] for layer in starved) > NOTHING
+        what = "nothing" if nothing else "almost nothing"
+        return f"{lead}, {who} {'receives' if one else 'receive'} {what}."
     if run.total <= HEALTHY:
         return f"{lead}, nearly all gradients survive."
     hit = max(layers, key=lambda layer: run.flushed[layer])

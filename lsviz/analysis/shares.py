@@ -15,6 +15,7 @@ FLUSHED_COLUMNS = [
     "structural_zero",
     "lost",
     "flushed",
+    "overflow",
 ]
 
 
@@ -29,19 +30,22 @@ def flushed_frame(exponents: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns step, tensor, kind, loss_scale, numel, structural_zero (share of numel that is zero in
-        the reference too), lost (number of values flushed) and flushed (its share of the values that
-        are not zero in the reference; 0 where there are none). Order as recorded.
+        the reference too), lost (number of values flushed), flushed (its share of the values that
+        are not zero in the reference; 0 where there are none) and overflow (share of numel that is Inf
+        or NaN and is neither in the reference). Order as recorded.
     """
     if exponents.empty:
         return pd.DataFrame({name: [] for name in FLUSHED_COLUMNS})
     keys = ["step", "tensor", "kind"]
     is_reference = exponents["reference"].astype(bool)
-    recorded = exponents.loc[~is_reference, [*keys, "loss_scale", "numel", "zero"]]
-    reference = exponents.loc[is_reference, [*keys, "zero"]]
+    recorded = exponents.loc[~is_reference, [*keys, "loss_scale", "numel", "zero", "inf", "nan"]]
+    reference = exponents.loc[is_reference, [*keys, "zero", "inf", "nan"]]
     both = recorded.merge(reference, on=keys, suffixes=("", "_reference"))
     at_risk = both["numel"] - both["zero_reference"]
     both["lost"] = (both["zero"] - both["zero_reference"]).clip(lower=0)
     both["flushed"] = (both["lost"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
+    gone = both["inf"] + both["nan"] - both["inf_reference"] - both["nan_reference"]
+    both["overflow"] = gone.clip(lower=0) / both["numel"]
     both["structural_zero"] = both["zero_reference"] / both["numel"]
     return both[FLUSHED_COLUMNS]
 

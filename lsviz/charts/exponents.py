@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -52,6 +52,7 @@ class Facet:
         flushed: Layer -> flushed share; a layer without a reference is missing.
         total: Flushed share of all layers together; None without a reference.
         full_precision: Whether the run is FP32, which flushes nothing.
+        overflow: Layer -> share that became Inf or NaN.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Facet:
     flushed: Mapping[str, float]
     total: float | None
     full_precision: bool = False
+    overflow: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_facet(
@@ -100,6 +102,7 @@ def run_facet(
         flushed=shares.flushed,
         total=shares.total if shares.flushed else None,
         full_precision=record.config.precision == "fp32",
+        overflow={layer: shares.overflow[layer] for layer in shares.overflowed},
     )
 
 
@@ -134,7 +137,7 @@ def exponent_figure(
         shapes += _bands(axis, palette, fmt)
         names = REGION_LABELS if len(facets) <= 2 else SHORT_REGION_LABELS
         annotations += _band_labels(axis, len(layers), names, palette, fmt)
-        annotations += _header(left, facet, palette)
+        annotations += _header(left, len(facets), facet, palette)
         annotations += _row_labels(axis, facet, layers, palette, words=len(facets) <= 2)
         traces += _row_traces(axis, facet, layers, palette, fmt)
     longest = min(24, max((len(name) for name in layers), default=0))
@@ -175,9 +178,15 @@ def _y_axis(
         "fixedrange": True,
         "showticklabels": labelled,
         "tickvals": [i + 0.3 for i in range(len(layers))],
-        "ticktext": [literal(name if len(name) <= 24 else "…" + name[-23:]) for name in layers],
+        "ticktext": [literal(_shortened(name, 24, keep_end=True)) for name in layers],
         "tickfont": {"color": palette.text, "size": 13 if row_px > 40 else 11},
     }
+
+
+def _shortened(text: str, limit: int, *, keep_end: bool = False) -> str:
+    if len(text) <= limit:
+        return text
+    return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
 
 
 def _axis_title(palette: Palette) -> dict[str, Any]:
@@ -240,15 +249,17 @@ def _band_labels(
     ]
 
 
-def _header(left: float, facet: Facet, palette: Palette) -> list[dict[str, Any]]:
-    if facet.full_precision:
+def _header(left: float, columns: int, facet: Facet, palette: Palette) -> list[dict[str, Any]]:
+    if facet.overflow:
+        headline, caption = "Inf", "overflow: this step is skipped"
+    elif facet.full_precision:
         headline, caption = "0 %", "flushed: FP32 keeps all"
     elif facet.total is None:
         headline, caption = "–", "no reference at this step"
     else:
         headline, caption = format_percent(facet.total), "flushed to zero"
     lines = (
-        (108, 17, facet.colour, f"<b>{literal(facet.title)}</b>"),
+        (108, 17, facet.colour, f"<b>{literal(_shortened(facet.title, 44 // columns + 6))}</b>"),
         (89, 13, palette.muted, literal(facet.subtitle)),
         (42, 40, palette.text, f"<b>{literal(headline)}</b>"),
         (26, 13, palette.muted, caption),
@@ -275,17 +286,28 @@ def _header(left: float, facet: Facet, palette: Palette) -> list[dict[str, Any]]
 def _row_labels(
     axis: str, facet: Facet, layers: Sequence[str], palette: Palette, *, words: bool
 ) -> list[dict[str, Any]]:
-    """The flushed share of each row, at its left end, loud where it is a percent or more."""
+    """What each row lost, at its left end: Inf or NaN first, else the flushed share.
+
+    Loud where it is a percent or more.
+    """
     labels = []
     for row, layer in enumerate(layers):
-        share = facet.flushed.get(layer)
-        if share is None or facet.full_precision:
+        colour = palette.muted
+        if layer in facet.overflow:
+            text = (
+                f"<b>{literal(format_percent(facet.overflow[layer]))}</b>{' Inf or NaN' if words else ' Inf'}"
+            )
+            colour = palette.region_text[Region.OVERFLOW]
+        elif layer in facet.flushed and not facet.full_precision:
+            text = literal(format_percent(facet.flushed[layer]))
+            if facet.flushed[layer] >= 0.01:
+                text = f"<b>{text}</b>{' flushed' if words else ''}"
+                colour = palette.region_text[Region.FLUSHED]
+        else:
             continue
-        loud = share >= 0.01
-        text = literal(format_percent(share))
         labels.append(
             {
-                "text": f"<b>{text}</b>{' flushed' if words else ''}" if loud else text,
+                "text": text,
                 "x": LEFT,
                 "xref": f"x{axis}",
                 "xanchor": "left",
@@ -294,7 +316,7 @@ def _row_labels(
                 "yref": f"y{axis}",
                 "yanchor": "bottom",
                 "showarrow": False,
-                "font": {"size": 12, "color": palette.region_text[Region.FLUSHED] if loud else palette.muted},
+                "font": {"size": 12, "color": colour},
             }
         )
     return labels
@@ -312,7 +334,9 @@ def _row_traces(
         bins = _visible_bins(facet.spectrum[facet.spectrum["tensor"] == layer])
         tallest = max((max(has, keeps) for has, keeps in bins.values()), default=0.0) or 1.0
         for exponent, (has, keeps) in sorted(bins.items()):
-            bars, share = (kept, keeps) if keeps > 0 else (lost, has)
+            # The bin just under the smallest subnormal rounds up to it: empty there is not flushed.
+            is_flushed = exponent < fmt.min_subnormal_exponent - 1 and layer not in facet.overflow
+            bars, share = (kept, keeps) if keeps > 0 else (lost, has if is_flushed else 0.0)
             if share <= 0:
                 continue
             if bars is kept:

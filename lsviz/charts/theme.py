@@ -167,6 +167,7 @@ def base_layout(mode: Mode) -> go.Layout:
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,
         hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
         uirevision="lsviz",
         template={"layout": {"xaxis": axis, "yaxis": axis}},
     )

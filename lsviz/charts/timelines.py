@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal
 
 MAX_POINTS: Final = 2000
+MAX_LABEL: Final = 24
 DASHES: Final = ("solid", "dash", "dot", "dashdot")
 PANELS: Final = ([0.66, 1.0], [0.34, 0.58], [0.0, 0.25])
 LOG2: Final = float(np.log10(2))
@@ -54,7 +55,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
     low, high = _scale_exponents(lines)
     every = max(4, 4 * ((high - low) // 16))
     ticks = range(low - low % every, high + 1, every)
-    longest = max((len(line.label) for line in lines), default=0)
+    longest = max((len(shortened(line.label)) for line in lines), default=0)
     figure = go.Figure(data=[trace for line in lines for trace in _traces(line)], layout=base_layout(mode))
     figure.update_layout(
         height=560,
@@ -65,6 +66,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
             "range": [0, max(1, total_steps - 1)],
             "showgrid": False,
             "title": {"text": "step", "standoff": 6},
+            "dtick": 1 if total_steps <= 10 else None,
         },
         yaxis={"domain": PANELS[0], "rangemode": "tozero"},
         yaxis2={
@@ -86,12 +88,13 @@ def _traces(line: Timeline) -> list[go.Scatter]:
     name = literal(line.label)
     before = f"{name}<br>" if name else ""
     steps = _thinned(line.steps)
+    mode = "lines" if len(steps) > 1 else "markers+lines"  # one point makes no line
     skipped = line.steps[line.steps["skipped"].astype(bool)]
     return [
         go.Scatter(
             x=steps["step"],
             y=steps["loss"],
-            mode="lines",
+            mode=mode,
             line=style,
             name=name,
             yaxis="y",
@@ -100,7 +103,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
         go.Scatter(
             x=steps["step"],
             y=steps["loss_scale"],
-            mode="lines",
+            mode=mode,
             line={**style, "shape": "hv"},
             name=name,
             yaxis="y2",
@@ -118,7 +121,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
         go.Scatter(
             x=line.flushed["step"],
             y=line.flushed["flushed"],
-            mode="lines",
+            mode=mode,
             line=style,
             name=name,
             yaxis="y3",
@@ -144,6 +147,11 @@ def _panel_titles(palette: Palette) -> list[dict[str, Any]]:
     ]
 
 
+def shortened(label: str) -> str:
+    """Return a label short enough for the margin."""
+    return label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
+
+
 def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
     """Keep at most MAX_POINTS evenly spaced rows, the last one included."""
     if len(steps) <= MAX_POINTS:
@@ -164,9 +172,9 @@ def _end_labels(lines: Sequence[Timeline]) -> list[dict[str, Any]]:
         previous = max(ends[index], previous + 0.11 * top)
         labels.append(
             {
-                "text": f"<b>{literal(drawn[index].label)}</b>",
-                "x": 1,
-                "xref": "paper",
+                "text": f"<b>{literal(shortened(drawn[index].label))}</b>",
+                "x": int(drawn[index].steps["step"].iloc[-1]),
+                "xref": "x",
                 "xanchor": "left",
                 "xshift": 6,
                 "y": previous,

@@ -87,6 +87,8 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
 
         config = writer.record.config
         spec = find_task(config.task)
+        if spec.threads:
+            torch.set_num_threads(spec.threads)
         engine = Engine.resolve(config.precision, config.device)
         writer.describe(
             versions={

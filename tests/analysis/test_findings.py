@@ -45,6 +45,25 @@ def test_sentences(runs: list[RunShares], sentence: str) -> None:
     assert finding(runs).replace("\u00a0", " ") == sentence
 
 
+HUGE = RunShares(
+    "fp16", "constant:2^40", 2.0**40, {"layer1": 0.0, "layer2": 0.0}, 0.0, {"layer1": 1.0, "layer2": 0.0}
+)
+
+
+def test_an_overflow_is_never_told_as_success() -> None:
+    lost = "With S = 2⁴⁰, gradients overflow to Inf and the step is skipped."
+    assert finding([HUGE]).replace("\u00a0", " ") == lost
+    together = finding([NONE, HUGE, CONSTANT]).replace("\u00a0", " ")
+    assert together == f"{lost} With S = 1,024, nearly all of the gradient survives."
+    beside_none = finding([NONE, HUGE]).replace("\u00a0", " ")
+    assert beside_none == f"{lost} Without loss scaling, 27 % of the gradient survives."
+
+
+def test_nothing_means_nothing() -> None:
+    sentence = finding([shares("none", 0.997, 0.0, 0.0)])
+    assert sentence == "Without loss scaling, the lowest layer receives almost nothing."
+
+
 def test_fp32_is_not_the_rescue_where_a_scale_is() -> None:
     sentence = finding([shares("none", 0.0, 0.0, 0.0, precision="fp32"), NONE, CONSTANT])
     assert "FP32" not in sentence

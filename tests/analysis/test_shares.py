@@ -7,7 +7,9 @@ from lsviz.analysis.shares import flushed_frame, last_flushed, layer_names, tota
 from lsviz.runs.reader import Run
 
 
-def row(step: int, tensor: str, reference: bool, zero: int, numel: int = 100) -> dict[str, object]:
+def row(
+    step: int, tensor: str, reference: bool, zero: int, numel: int = 100, inf: int = 0
+) -> dict[str, object]:
     kind = "weight_grad" if tensor.endswith((".weight", ".bias")) else "activation_grad"
     return {
         "step": step,
@@ -17,6 +19,8 @@ def row(step: int, tensor: str, reference: bool, zero: int, numel: int = 100) ->
         "loss_scale": 1.0 if reference else 8.0,
         "numel": numel,
         "zero": zero,
+        "inf": inf,
+        "nan": 0,
     }
 
 
@@ -42,6 +46,16 @@ def test_more_zeros_in_the_reference_count_as_none_flushed() -> None:
 def test_a_gradient_that_is_zero_in_the_reference_has_nothing_to_lose() -> None:
     frame = flushed_frame(pd.DataFrame([row(0, "a", False, 100), row(0, "a", True, 100)]))
     assert frame["flushed"].tolist() == [0.0]
+
+
+def test_overflow_is_what_became_inf_in_the_run_alone() -> None:
+    rows = [
+        row(0, "a", False, 0, inf=30),
+        row(0, "a", True, 0),
+        row(0, "b", False, 0, inf=9),
+        row(0, "b", True, 0, inf=9),
+    ]
+    assert flushed_frame(pd.DataFrame(rows))["overflow"].tolist() == [0.3, 0.0]
 
 
 def test_layers_are_the_modules_that_own_weights_in_order() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.formats import FP16, Region
 from lsviz.policies import POLICIES
 from lsviz.runs.reader import Run
+from tests.conftest import train_run
 
 LAYERS = [f"layer{i}" for i in range(1, 7)] + ["output"]
 HOSTILE = '<img src=x onerror=alert(1)> $\\href{javascript:alert(1)}{x}$ <a href="x">\u202e'
@@ -44,7 +46,7 @@ def test_bars_stand_where_the_counts_are(figure: go.Figure, unscaled_run: Run) -
     assert drawn == {int(i) - 80 for i in np.flatnonzero(row["counts"])}
     pale = {x - 0.5 for x, base in zip(lost.x, lost.base, strict=True) if base == 0}
     assert pale
-    assert max(pale) < FP16.min_exponent
+    assert max(pale) < -25, "what lies in [2^-25, 2^-24) rounds up and is not flushed"
 
 
 def test_colours_are_those_of_the_regions(figure: go.Figure) -> None:
@@ -97,6 +99,19 @@ def test_an_fp32_run_is_neutral_and_flushes_nothing(scaled_run: Run) -> None:
     figure = exponent_figure([facet], LAYERS, "light")
     assert set(figure.data[1].marker.color) == {PALETTES["light"].neutral}
     assert "<b>0 %</b>" in texts(figure)
+
+
+def test_an_overflow_is_told_in_large_type_and_draws_nothing_as_flushed(tmp_path: Path) -> None:
+    run = train_run(
+        tmp_path, task="sigmoid-mlp", policy="constant:2^40", steps=1, record_every=1, reference_every=1
+    )
+    exponents = run.exponents()
+    shares = run_shares(run.config, exponents, 0, LAYERS)
+    facet = run_facet("huge", run.record, exponents, 0, LAYERS, shares, None, "light")
+    figure = exponent_figure([facet], LAYERS, "light")
+    assert "<b>Inf</b>" in texts(figure)
+    assert any(text.endswith("Inf or NaN") for text in texts(figure))
+    assert len(figure.data[0].x) == 0
 
 
 def test_values_left_of_the_axis_are_drawn_in_its_first_bin() -> None:
