@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: app test check samples clean
 
 app: $(VENV)/.installed
-	$(BIN)/streamlit run app.py
+	$(BIN)/lsviz dash
 
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
@@ -31,6 +31,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.created requirements.txt pyproject.toml
+	@echo "Installing torch, streamlit and the rest into $(VENV): about a minute."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@

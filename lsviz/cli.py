@@ -157,8 +157,9 @@ def trace(
         _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
         return
     skipped = set(result.skipped)
+    typer.echo(f"{'step':>6s}  {'outcome':18s} S after it")
     for step, scale in enumerate(result.scales):
-        typer.echo(f"{step:6d}  {'overflow, skipped' if step in skipped else 'clean':18s} S = {scale:g}")
+        typer.echo(f"{step:6d}  {'overflow, skipped' if step in skipped else 'clean':18s} {scale:g}")
 
 
 @app.command()
@@ -226,7 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(error))
         return 2
     except _USAGE_ERROR as error:
-        print_error(f"{error.format_message()} Try: lsviz --help")
+        command = error.ctx.command_path if error.ctx else "lsviz"
+        print_error(f"{error.format_message().rstrip('.')}. Try: {command} --help")
         return 2
     except (KeyboardInterrupt, typer.Abort):
         print_error("stopped")

@@ -100,20 +100,27 @@ def _lost_values(result: StepResult) -> tuple[int, int]:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Print what a run came to."""
-    console = _console()
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key in ("task", "policy", "precision", "device", "steps", "final_loss"):
-        table.add_row(key.replace("_", " "), Text(_cell(summary[key])))
-    table.add_row(str(summary["metric_name"]), _cell(summary["metric"]))
-    table.add_row("skipped steps", _cell(summary["skipped_steps"]))
-    table.add_row("final loss scale", _cell(summary["final_loss_scale"]))
-    cost = f"{_cell(summary['ms_per_step'])} + {_cell(summary['ms_recording_per_step'])} for recording"
-    table.add_row("ms per step", cost)
-    flushed = [f"{name} {format_percent(share)}" for name, share in summary["flushed"].items()]
-    table.add_row("flushed", Text(", ".join(flushed) or "not recorded"))
-    table.add_row("run", Text(summary["path"]))
-    console.print(table)
+    """Print what a run came to, one line a fact."""
+    cost = f"{_cell(summary['ms_per_step'])} (median), {_cell(summary['ms_recording_per_step'])} of recording"
+    weights = {name: share for name, share in summary["flushed"].items() if "." in name}
+    outputs = {name: share for name, share in summary["flushed"].items() if name not in weights}
+    facts = {
+        **{key: summary[key] for key in ("task", "policy", "precision", "device", "steps", "final_loss")},
+        str(summary["metric_name"]): summary["metric"],
+        "skipped_steps": summary["skipped_steps"],
+        "final_loss_scale": summary["final_loss_scale"],
+        "ms_per_step": cost,
+        "flushed_outputs": _shares(outputs),
+        "flushed_weights": _shares(weights),
+        "run": summary["path"],
+    }
+    for key, value in facts.items():
+        print(f"{key.replace('_', ' '):17s} {_cell(value)}")
+
+
+def _shares(flushed: Mapping[str, float]) -> str:
+    """Return the flushed shares of the last recorded step in words."""
+    return ", ".join(f"{name} {format_percent(share)}" for name, share in flushed.items()) or "not recorded"
 
 
 def runs_table(frame: pd.DataFrame, root: Path) -> None:
@@ -125,31 +132,17 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
         )
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in (
-        "run",
-        "task",
-        "policy",
-        "precision",
-        "seed",
-        "state",
-        "step",
-        "metric",
-        "loss",
-        "skipped",
-        "S",
-    ):
-        table.add_column(
-            name, justify="right" if name in ("seed", "step", "metric", "loss", "skipped", "S") else "left"
-        )
+    table.add_column("run", no_wrap=True, min_width=24)
+    table.add_column("policy", overflow="ellipsis", no_wrap=True)
+    for name in ("precision", "state", "task"):
+        table.add_column(name, overflow="ellipsis", no_wrap=True)
+    for name in ("step", "metric", "skipped", "S", "seed"):
+        table.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
     for row in frame.to_dict("records"):
-        cells = [row["run_id"], row["task"], row["policy"], row["precision"], row["seed"], row["state"]]
-        cells += [
-            f"{row['step']}/{row['steps']}",
-            row["metric"],
-            row["loss"],
-            row["skipped_steps"],
-            row["loss_scale"],
-        ]
+        cells = [row["run_id"], row["policy"], row["precision"], row["state"], row["task"]]
+        cells += [f"{row['step']}/{row['steps']}", row["metric"], row["skipped_steps"]]
+        scale = row["loss_scale"]
+        cells += ["–" if pd.isna(scale) else format_scale(scale), row["seed"]]
         table.add_row(*(Text(_cell(cell)) for cell in cells))
     console.print(table)
 

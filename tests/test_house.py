@@ -107,6 +107,13 @@ def test_the_sample_runs_are_the_four_and_small() -> None:
     assert metrics["fp16", "constant:1024"] > 0.85  # type: ignore[operator]
 
 
+def test_the_readmes_run_is_there() -> None:
+    (path,) = re.findall(r'open_run\("([^"]+)"\)', (REPOSITORY / "README.md").read_text())
+    run = lsviz.open_run(REPOSITORY / path)
+    assert run.config.policy == "constant:1024"
+    assert not run.exponents(tensor="layer1").empty
+
+
 def test_the_sample_runs_tell_how_they_were_made() -> None:
     text = (SAMPLES / "README.md").read_text()
     makefile = (REPOSITORY / "Makefile").read_text()

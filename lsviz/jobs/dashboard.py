@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
 import lsviz
+from lsviz.errors import UserError
 
 SETTINGS: Final = {
     "server.address": "127.0.0.1",
@@ -30,10 +32,21 @@ def serve_dashboard(port: int) -> int:
 
     Returns:
         Streamlit's exit code.
+
+    Raises:
+        UserError: The port is taken.
     """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UserError(f"port {port} is taken; choose another with --port") from None
+    print(f"lsviz: the dashboard is at http://localhost:{port} (Ctrl-C ends it)", flush=True)
     script = Path(lsviz.__file__).parent / "ui" / "main.py"
     flags = [part for key, value in SETTINGS.items() for part in (f"--{key}", value)]
     command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port), *flags]
+    command += ["--logger.hideWelcomeMessage", "true"]  # with it goes an advertisement over the page
     try:
         return subprocess.call(command)
     except KeyboardInterrupt:

@@ -13,7 +13,10 @@ class NoScaling(Policy):
     """S = 1: the loss goes into backward as it is."""
 
     name: ClassVar[str] = "none"
-    rule: ClassVar[str] = "S = 1: the loss is not scaled."
+    rule: ClassVar[str] = (
+        "S = 1: the loss is not scaled. A step with Inf or NaN is skipped all the same, "
+        "which plain PyTorch would not do."
+    )
     source: ClassVar[str] = "the baseline of Mixed Precision Training, arXiv 1710.03740, section 3.2"
 
     @property

@@ -6,6 +6,7 @@ Numbers may be written ``1024``, ``1e3`` or ``2^10``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -111,4 +112,7 @@ def _parse_number(name: str, key: str, text: str) -> float | int:
 
 
 def _format_number(value: float) -> str:
+    mantissa, exponent = math.frexp(value)
+    if mantissa == 0.5 and not -10 <= exponent - 1 < 24:
+        return f"2^{exponent - 1}"
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))

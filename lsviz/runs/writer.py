@@ -22,6 +22,8 @@ import pyarrow.parquet as pq
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import (
+    EXPONENTS_SCHEMA,
+    STEPS_SCHEMA,
     ExponentRow,
     RunRecord,
     RunStatus,
@@ -193,17 +195,21 @@ def _finite(value: float | None) -> float | None:
 def compact(path: Path) -> None:
     """Put a run's parts together: steps in one file, exponents with one row group a tensor.
 
-    The parts are removed only when the whole file stands in their place.
+    Both files stand at the end, empty where nothing was recorded. The parts are removed only when the
+    whole file stands in their place.
     """
     steps = sorted(path.glob("steps-*.parquet"))
-    if steps:
-        _write_parquet(path / "steps.parquet", pa.concat_tables(pq.read_table(p) for p in steps))
+    if steps or not (path / "steps.parquet").exists():
+        _write_parquet(path / "steps.parquet", _together(steps, STEPS_SCHEMA))
     parts = sorted(path.glob("exponents-*.parquet"))
-    if parts:
-        table = pa.concat_tables(pq.read_table(p) for p in parts)
-        _write_by_tensor(path / "exponents.parquet", table)
+    if parts or not (path / "exponents.parquet").exists():
+        _write_by_tensor(path / "exponents.parquet", _together(parts, EXPONENTS_SCHEMA))
     for part in [*steps, *parts]:
         part.unlink()
+
+
+def _together(parts: Sequence[Path], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables([schema.empty_table(), *(pq.read_table(part) for part in parts)])
 
 
 def _write_by_tensor(path: Path, table: pa.Table) -> None:

@@ -13,6 +13,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.ui.loading import RunView
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
+from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
 
@@ -20,8 +21,11 @@ def choose_runs(runs: list[Run]) -> list[Run]:
     """Ask for up to four runs; the URL holds the choice."""
     by_id = {run.run_id: run for run in runs}
     if "chosen_runs" not in st.session_state:
-        asked = [run_id for run_id in url_list("runs") if run_id in by_id]
-        st.session_state["chosen_runs"] = asked[:MAX_COMPARED] or _default(runs)
+        asked = url_list("runs")
+        for run_id in (run_id for run_id in asked if run_id not in by_id):
+            st.warning(plain(f"The link asks for a run that is not here: {run_id[:80]!r}"))
+        chosen_first = [run_id for run_id in asked if run_id in by_id][:MAX_COMPARED]
+        st.session_state["chosen_runs"] = chosen_first if asked else _default(runs)
     known = [run_id for run_id in st.session_state["chosen_runs"] if run_id in by_id]
     st.session_state["chosen_runs"] = known
     chosen: list[str] = st.multiselect(
@@ -71,7 +75,7 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
     metric_names = {v.record.metric_name for v in views if v.record.metric_name}
     name = metric_names.pop() if len(metric_names) == 1 else "metric"
     frame.index = [name if key == "metric" else key.replace("_", " ") for key in frame.index]
-    st.subheader("What differs")
+    st.subheader("What differs" if len(views) > 1 else "Settings and results")
     st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
 
 
@@ -88,7 +92,7 @@ def _default(runs: list[Run]) -> list[str]:
 def _option(run: Run) -> str:
     config = run.config
     when = run.record.created[:16].replace("T", " ")
-    return f"{run_label(config)} · {config.task} · seed {config.seed} · {when}"
+    return f"{run_label(config)} · {config.task} · seed {config.seed} · {when} · {run.run_id[-4:]}"
 
 
 def _cell(value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 import streamlit as st
 
@@ -12,7 +14,7 @@ from lsviz.policies import POLICIES, parse_policy
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.training.catalog import TASKS, find_task
-from lsviz.ui.state import run_store, runs_root
+from lsviz.ui.state import run_store, runs_root, watch
 from lsviz.ui.text import plain
 
 _POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
@@ -22,17 +24,18 @@ _NEW_TASK = "_new_task"
 
 def launch_form() -> None:
     """Ask for a run, and start it."""
+    _tell_unknown("task", TASKS)
+    _tell_unknown("precision", PRECISIONS)
     task = st.selectbox(
         "Task",
         list(TASKS),
         key="task",
         bind="query-params",
-        format_func=lambda name: TASKS[name].title,
         help="What is trained.",
         on_change=_take_the_tasks_steps,
     )
     spec = find_task(task)
-    st.caption(spec.teaches)
+    st.caption(f"**{spec.title}.** {spec.teaches}")
     asked = st.session_state.get("policy") or st.query_params.get("policy")
     policy = st.selectbox(
         "Loss-scaling policy",
@@ -51,7 +54,6 @@ def launch_form() -> None:
         required=True,
         key="precision",
         bind="query-params",
-        format_func=str.upper,
         help="Number format of the forward and backward pass. Weights stay FP32.",
     )
     steps_column, seed_column = st.columns(2)
@@ -102,7 +104,7 @@ def launch_form() -> None:
         except UserError as error:
             st.error(plain(error))
         else:
-            st.query_params["run"] = run.run_id
+            watch(run.run_id)
             st.rerun()
 
 
@@ -126,6 +128,7 @@ def show_recent_runs() -> None:
         shown,
         hide_index=True,
         on_select="rerun",
+        placeholder="–",
         selection_mode="single-row",
         key="recent_runs",
         column_config={
@@ -135,9 +138,16 @@ def show_recent_runs() -> None:
         alt="The newest runs with policy, state and metric",
     )
     if event.selection.rows:
-        st.query_params["run"] = frame["run_id"].iloc[event.selection.rows[0]]
+        watch(frame["run_id"].iloc[event.selection.rows[0]])
         st.rerun()
-    st.caption("Choose a row to see the run.")
+    st.caption("Tick a row to see the run.")
+
+
+def _tell_unknown(key: str, known: Collection[str]) -> None:
+    """Say so where the URL asks for something that there isn't; the form then shows its default."""
+    asked = st.query_params.get(key)
+    if asked and asked not in known:
+        st.warning(plain(f"unknown {key} {asked!r} in the link; choose one of: {', '.join(known)}"))
 
 
 def _take_the_tasks_steps() -> None:
@@ -149,6 +159,6 @@ def _explain_policy(text: str) -> None:
     try:
         policy = parse_policy(text)
     except UserError as error:
-        st.caption(f":orange[{plain(error)}]")
+        st.caption(f":material/error: {plain(error)}")
         return
     st.caption(POLICIES[policy.name].rule)

@@ -15,7 +15,7 @@ from lsviz.runs.reader import Run, RunError
 from lsviz.ui.comparing import baseline_of
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import RunView, load_run
-from lsviz.ui.state import colour_mode, run_store
+from lsviz.ui.state import colour_mode, run_store, watch
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_problems
 
@@ -77,7 +77,7 @@ def _action(run: Run, view: RunView) -> None:
 
 def _close_button() -> None:
     if st.button("Close", icon=":material/close:", key="close", width="stretch"):
-        st.query_params.pop("run", None)
+        watch(None)
         st.rerun(scope="app")
 
 
@@ -94,6 +94,10 @@ def _show_state(run: Run, view: RunView) -> None:
     kind, icon, words = _ENDS[status.state]
     if status.state == "finished" and view.metric is not None:
         words = plain(f"Finished with {view.record.metric_name} {view.metric:.3f}.")
+        skipped = int(view.steps["skipped"].sum())
+        if skipped > len(view.steps) / 2:
+            kind, icon = "warning", ":material/warning:"
+            words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped: S is too large."
     getattr(st, kind)(words, icon=icon)
     if status.error:
         st.code(status.error, language=None, wrap_lines=True)

@@ -42,8 +42,11 @@ class RunView:
 
     @property
     def recorded_steps(self) -> list[int]:
-        """Steps at which gradients were recorded, in order."""
-        return sorted(int(s) for s in self.exponents["step"].unique())
+        """Steps to choose from: recorded ones that have a reference, or all where none has one."""
+        reference = self.exponents["reference"].astype(bool)
+        recorded = {int(s) for s in self.exponents.loc[~reference, "step"].unique()}
+        compared = recorded & {int(s) for s in self.exponents.loc[reference, "step"].unique()}
+        return sorted(compared or recorded)
 
     @property
     def metric(self) -> float | None:

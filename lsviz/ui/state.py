@@ -33,6 +33,7 @@ KEYS: Final[dict[str, str]] = {
 """URL keys and what they hold."""
 
 MAX_COMPARED: Final = 4
+_WATCHED: Final = "watched_run"
 
 
 def runs_root() -> Path:
@@ -55,9 +56,26 @@ def colour_mode() -> Mode:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
+def watched_run() -> str | None:
+    """Return the run that Launch shows: from the URL, else the one last watched in this session."""
+    run_id = st.query_params.get("run") or st.session_state.get(_WATCHED)
+    watch(run_id)
+    return run_id
+
+
+def watch(run_id: str | None) -> None:
+    """Make Launch show this run, or none, also when one comes back to the page."""
+    st.session_state[_WATCHED] = run_id
+    st.query_params.pop("runs", None)  # another page's
+    if run_id:
+        st.query_params["run"] = run_id
+    else:
+        st.query_params.pop("run", None)
+
+
 def url_list(key: str) -> list[str]:
-    """Return a comma-separated URL value as a list."""
-    return [part for part in st.query_params.get(key, "").split(",") if part]
+    """Return a comma-separated URL value as a list, each part once."""
+    return list(dict.fromkeys(part for part in st.query_params.get(key, "").split(",") if part))
 
 
 def set_url_list(key: str, values: Sequence[str]) -> None:

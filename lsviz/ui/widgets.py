@@ -18,15 +18,20 @@ from lsviz.ui.state import colour_mode
 GLOSSARY: Final = {
     "FP16": "A 16-bit floating-point format: 5 exponent bits, 10 mantissa bits. Largest value 65,504.",
     "loss scale S": (
-        "The factor on the loss before the backward pass. It moves every gradient log2 S binades "
+        "The factor on the loss before the backward pass. It moves every gradient log₂ S binades "
         "(doublings) up; the update divides by it again."
     ),
-    "flushed": "Not zero in FP32, but zero in FP16: 2^-25 and everything smaller.",
-    "subnormal": "Below 2^-14: FP16 still holds it, with fewer and fewer digits down to 2^-24.",
+    "flushed": (
+        "Not zero in FP32, but zero in FP16: 2⁻²⁵ and everything smaller, what was already lost further "
+        "up, and the few sums that cancel in FP16."
+    ),
+    "subnormal": "Below 2⁻¹⁴: FP16 still holds it, with fewer and fewer digits down to 2⁻²⁴.",
     "Inf": "65,520 and above rounds to infinity. A step with an Inf is skipped.",
     "reference": "The gradients of the same weights and the same batch in FP32 with S = 1.",
     "skipped step": "A step whose update was left out because a gradient was Inf or NaN.",
 }
+
+HOW_TO_READ: Final = "Dotted: what FP32 has. Filled: what the run keeps. Pale: what FP16 flushes to zero."
 
 _PLOTLY_CONFIG: Final = {
     "displaylogo": False,

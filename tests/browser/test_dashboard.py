@@ -65,7 +65,7 @@ def test_a_run_is_started_watched_and_found_on_compare(browser: Browser, server:
 
 def test_cancel_stops_a_run(browser: Browser, server: Server) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(f"{server.url}/launch?steps=100000&policy=none")
+    page.goto(f"{server.url}/launch?steps=100000&policy=none&precision=bf16")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text("of 100,000").first).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Cancel").click()
@@ -74,6 +74,7 @@ def test_cancel_stops_a_run(browser: Browser, server: Server) -> None:
     assert run.status.state == "cancelled"
     assert run.config.steps == 100_000
     assert run.config.policy == "none"
+    assert run.config.precision == "bf16", "the address holds the words of the command line"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,7 +18,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run, write_json
-from tests.conftest import REPOSITORY, SAMPLES
+from tests.conftest import REPOSITORY, SAMPLES, train_run
 
 PAGES = {"explore": None, "launch": "lsviz/ui/pages/launch.py", "compare": "lsviz/ui/pages/compare.py"}
 
@@ -145,8 +145,39 @@ def test_compare_takes_its_runs_from_the_url_and_keeps_them_there() -> None:
 @pytest.mark.usefixtures("runs_root")
 def test_compare_leaves_out_strangers_in_the_url() -> None:
     run = RunStore.at(SAMPLES).list_runs()[0]
-    app = open_page("compare", runs=f"../../etc,{run.run_id},<script>")
+    app = open_page("compare", runs=f"../../etc,{run.run_id},<script>,{run.run_id}")
     assert app.multiselect[0].value == [run.run_id]
+    assert "a run that is not here: '../../etc'" in words(app)
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_compare_shows_no_other_runs_in_place_of_those_asked_for() -> None:
+    app = open_page("compare", runs="gone1,gone2")
+    assert app.multiselect[0].value == []
+    assert "a run that is not here: 'gone1'" in words(app)
+    assert charts(app) == 0
+
+
+def test_compare_tells_of_a_run_without_recorded_gradients(runs_root: Path, unscaled_run: Run) -> None:
+    plain_run = train_run(runs_root, task="digits-mlp", steps=3, record_every=0, reference_every=0)
+    recorded = copy_of(unscaled_run, runs_root)
+    app = open_page("compare", runs=f"{recorded.name},{plain_run.run_id}")
+    assert charts(app) == 2
+    assert "no gradients were recorded in this run" in words(app)
+
+
+def test_steps_with_a_reference_are_the_ones_to_choose_from(runs_root: Path) -> None:
+    run = train_run(runs_root, task="digits-mlp", steps=20, record_every=1, reference_every=7)
+    app = open_page("compare", runs=run.run_id)
+    assert app.select_slider[0].options == ["0", "7", "14"]
+    assert "No gradients with an FP32 reference" not in app.header[0].value
+
+
+def test_an_overflowing_run_is_no_success_on_any_page(runs_root: Path) -> None:
+    run = train_run(runs_root, task="sigmoid-mlp", policy="constant:2^40", steps=12)
+    app = open_page("launch", run=run.run_id)
+    assert "12 of 12 steps overflowed and were skipped" in words(app)
+    assert "overflow to Inf and the step is skipped" in open_page("compare", runs=run.run_id).header[0].value
 
 
 @pytest.mark.usefixtures("runs_root")
@@ -263,6 +294,31 @@ def test_another_task_brings_its_own_number_of_steps() -> None:
     assert app.number_input(key="steps").value == 1000
     app.selectbox(key="task").set_value("digits-mlp").run()
     assert app.number_input(key="steps").value == 400
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_the_url_holds_the_words_of_the_command_line() -> None:
+    app = open_page("launch", task="digits-mlp", precision="bf16", policy="gradscaler", seed="7")
+    assert app.selectbox(key="task").value == "digits-mlp"
+    assert app.get("button_group")[0].value == "bf16"
+    assert app.selectbox(key="policy").value == "gradscaler"
+    assert app.number_input(key="seed").value == 7
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_an_unknown_word_in_the_url_is_told() -> None:
+    assert "unknown task 'foo' in the link" in words(open_page("launch", task="foo"))
+    assert "unknown precision 'fp8' in the link" in words(open_page("launch", precision="fp8"))
+
+
+def test_the_watched_run_is_still_there_when_one_comes_back(runs_root: Path, unscaled_run: Run) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    app = open_page("launch", run=path.name)
+    for page in ("lsviz/ui/pages/compare.py", "lsviz/ui/pages/launch.py"):
+        app.switch_page(page)
+        app.query_params.clear()
+        app.run()
+    assert "Finished with accuracy" in words(app)
 
 
 def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> None:

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from lsviz.analysis.compare import run_labels
+from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import finding
 from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import shares_at, show_glossary, show_problems, show_spectra, step_slider
+from lsviz.ui.widgets import HOW_TO_READ, shares_at, show_glossary, show_problems, show_spectra, step_slider
 
 store = run_store()
 runs = store.list_runs()
@@ -37,10 +37,14 @@ if common:
         show_glossary()
     shares = shares_at(recorded, step)
     heading.header(plain(finding(shares)))
+    heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")
 else:
     heading.header("Compare runs")
-    st.info("These runs have no recorded step in common, so only their timelines can be compared.")
+    st.info("There is no recorded step that these runs share: only their timelines can be compared.")
+for view in views:
+    if not view.recorded_steps:
+        st.caption(plain(f"{run_label(view.record.config)}: no gradients were recorded in this run."))
 
 labels = run_labels([view.record for view in views])
 show_timelines(labels, views)

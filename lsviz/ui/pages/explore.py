@@ -9,7 +9,7 @@ from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store, samples_root
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import shares_at, show_glossary, show_problems, show_spectra, step_slider
+from lsviz.ui.widgets import HOW_TO_READ, shares_at, show_glossary, show_problems, show_spectra, step_slider
 
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
@@ -33,8 +33,7 @@ shares = shares_at(views, step)
 with heading:
     st.header(plain(finding(shares)))
     st.caption(
-        f"Gradients at each layer's output, {config.task}, step {step} of {config.steps:,}. "
-        "Dotted: what FP32 has. Filled: what the run keeps. Pale: what FP16 flushes to zero."
+        f"Gradients at each layer's output, {config.task}, step {step} of {config.steps:,}. {HOW_TO_READ}"
     )
 show_spectra(views, shares, step, key="explore_spectra")
 st.markdown(

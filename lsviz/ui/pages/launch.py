@@ -4,13 +4,14 @@ import streamlit as st
 
 from lsviz.ui.launching import launch_form, show_recent_runs
 from lsviz.ui.live import watch_run
+from lsviz.ui.state import watched_run
 
 st.header("Launch a run")
 form_column, live_column = st.columns([4, 8], gap="large")
 with form_column:
     launch_form()
 with live_column:
-    watched = st.query_params.get("run")
+    watched = watched_run()
     if watched:
         watch_run(watched)
     else:
