@@ -72,7 +72,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
         yaxis2={
             "domain": PANELS[1],
             "type": "log",
-            "range": [(low - 1) * LOG2, (high + 1) * LOG2],
+            "range": [(low - 1) * LOG2, (high + 2) * LOG2],
             "tickvals": [2.0**e for e in ticks],
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
         },
