@@ -1,5 +1,11 @@
-"""Entry of ``streamlit run app.py``."""
+"""Entry of ``streamlit run app.py``: the server; run as a script, the dashboard itself."""
+
+import streamlit as st
 
 from lsviz.ui.main import main
+from lsviz.ui.serving import SCRIPT, in_script, warm_up
 
-main()
+if in_script():
+    main()
+else:
+    app = st.App(SCRIPT, lifespan=warm_up)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lsviz.runs.reader import open_run
@@ -185,6 +189,51 @@ def test_ctrl_c_leaves_a_readable_run_marked_cancelled(tmp_path: Path) -> None:
     assert run.status.state == "cancelled"
     assert len(run.steps()) == run.status.step > 0
     assert run.problems == []
+
+
+def test_dash_serves_the_pages_on_loopback_and_says_where(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = lsviz("dash", "--port", str(port), cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == f"lsviz: port {port} is taken; choose another with --port\n"
+    with subprocess.Popen(
+        [sys.executable, "-m", "lsviz", "dash", "--port", str(port)],
+        cwd=tmp_path,
+        env=clean_environment(STREAMLIT_SERVER_HEADLESS="true"),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert f"http://localhost:{port}" in process.stdout.readline()
+            for path in ("", "/compare", "/_stcore/health"):
+                assert status_of(f"http://127.0.0.1:{port}{path}") == 200
+            assert listening_addresses(port) == {"127.0.0.1"}
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+
+
+def status_of(url: str, seconds: float = 60.0) -> int:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.URLError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def listening_addresses(port: int) -> set[str]:
+    connections = psutil.net_connections("inet")
+    return {
+        c.laddr.ip for c in connections if c.laddr and c.laddr.port == port and c.status == psutil.CONN_LISTEN
+    }
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], []])

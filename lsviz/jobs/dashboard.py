@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import lsviz
 from lsviz.errors import UserError
 
-SETTINGS: Final = {
+SETTINGS: Final[dict[str, Any]] = {
     "server.address": "127.0.0.1",
-    "server.allowedHosts": "localhost,127.0.0.1",
-    "server.enableCORS": "true",
-    "server.enableXsrfProtection": "true",
+    "server.allowedHosts": ["localhost", "127.0.0.1"],
+    "server.enableCORS": True,
+    "server.enableXsrfProtection": True,
     "server.fileWatcherType": "none",
-    "server.showEmailPrompt": "false",
-    "browser.gatherUsageStats": "false",
+    "server.showEmailPrompt": False,
+    "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
     "theme.light.primaryColor": "#3d4f78",
@@ -43,10 +42,9 @@ def serve_dashboard(port: int) -> int:
         except OSError:
             raise UserError(f"port {port} is taken; choose another with --port") from None
     print(f"lsviz: the dashboard is at http://localhost:{port} (Ctrl-C ends it)", flush=True)
-    script = Path(lsviz.__file__).parent / "ui" / "main.py"
-    flags = [part for key, value in SETTINGS.items() for part in (f"--{key}", value)]
-    command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port), *flags]
-    command += ["--logger.hideWelcomeMessage", "true"]  # with it goes an advertisement over the page
+    # The welcome message goes, and with it an advertisement over the page.
+    settings = {**SETTINGS, "server.port": port, "logger.hideWelcomeMessage": True}
+    command = [sys.executable, "-m", "lsviz.ui.serving", json.dumps(settings)]
     try:
         return subprocess.call(command)
     except KeyboardInterrupt:
