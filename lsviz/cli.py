@@ -129,7 +129,7 @@ def list_runs(
             print_error(str(error))
     frame = list_frame(pairs)
     if as_json:
-        _print_json(json.loads(frame.to_json(orient="records")))
+        _print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     else:
         runs_table(frame, store.roots[0])
     for bad in broken:

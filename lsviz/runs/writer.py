@@ -196,13 +196,14 @@ def compact(path: Path) -> None:
     """Put a run's parts together: steps in one file, exponents with one row group a tensor.
 
     Both files stand at the end, empty where nothing was recorded. The parts are removed only when the
-    whole file stands in their place.
+    whole file stands in their place; a whole file that is there already is complete, and parts beside
+    it are leftovers of a removal that was cut short.
     """
     steps = sorted(path.glob("steps-*.parquet"))
-    if steps or not (path / "steps.parquet").exists():
+    if not (path / "steps.parquet").exists():
         _write_parquet(path / "steps.parquet", _together(steps, STEPS_SCHEMA))
     parts = sorted(path.glob("exponents-*.parquet"))
-    if parts or not (path / "exponents.parquet").exists():
+    if not (path / "exponents.parquet").exists():
         _write_by_tensor(path / "exponents.parquet", _together(parts, EXPONENTS_SCHEMA))
     for part in [*steps, *parts]:
         part.unlink()

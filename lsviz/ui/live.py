@@ -89,7 +89,7 @@ def _show_state(run: Run, view: RunView) -> None:
             if status.step
             else "Starting: loading torch and the data"
         )
-        st.progress(status.step / status.steps, text=text)
+        st.progress(min(1.0, status.step / max(1, status.steps)), text=text)
         return
     kind, icon, words = _ENDS[status.state]
     if status.state == "finished" and view.metric is not None:
@@ -97,7 +97,7 @@ def _show_state(run: Run, view: RunView) -> None:
         skipped = int(view.steps["skipped"].sum())
         if skipped > len(view.steps) / 2:
             kind, icon = "warning", ":material/warning:"
-            words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped: S is too large."
+            words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped."
     getattr(st, kind)(words, icon=icon)
     if status.error:
         st.code(status.error, language=None, wrap_lines=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import plotly.graph_objects as go
@@ -71,7 +72,9 @@ def shares_at(views: Sequence[RunView], step: int) -> list[RunShares]:
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
     """Draw the exponent figure of one to four runs at one step."""
     mode = colour_mode()
-    layers = max((view.layers for view in views), key=len)
+    # The longest list sets the order; what only another model has comes above it.
+    by_length = sorted((view.layers for view in views), key=len, reverse=True)
+    layers = list(dict.fromkeys(chain.from_iterable(by_length)))
     labels = run_labels([view.record for view in views])
     facets = [
         run_facet(label, view.record, view.exponents, step, layers, share, view.metric, mode)

@@ -16,7 +16,7 @@ from lsviz.exponents import ExponentHistogram
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, RunError, open_run
 from lsviz.runs.schema import EXPONENTS_SCHEMA, STEPS_SCHEMA, ExponentRow, StepRow
-from lsviz.runs.writer import RunFolderError, RunWriter, create_run
+from lsviz.runs.writer import RunFolderError, RunWriter, compact, create_run
 
 CONFIG = RunConfig.build(task="sigmoid-mlp", policy="constant:8", steps=6)
 TENSORS = ("layer1", "layer2", "layer1.weight")
@@ -88,6 +88,20 @@ def test_histograms_come_back_exactly(tmp_path: Path) -> None:
     for _, row in Run(writer.path).exponents().iterrows():
         histogram = ExponentHistogram.from_dict(row.to_dict())
         assert histogram == histogram_of(row["step"], row["tensor"])
+
+
+def test_putting_together_again_loses_nothing(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    last = {table: writer.path / f"{table}-000005.parquet" for table in ("steps", "exponents")}
+    kept = {path: path.read_bytes() for path in last.values()}
+    writer.end("finished")
+    for path, content in kept.items():
+        path.write_bytes(content)  # as if the removal of the parts had been cut short
+    compact(writer.path)
+    run = Run(writer.path)
+    assert len(run.steps()) == 6
+    assert run.recorded_steps() == list(range(6))
+    assert not list(writer.path.glob("*-0*.parquet"))
 
 
 def test_one_tensors_history_is_one_row_group(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,6 +19,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run, write_json
+from lsviz.ui.state import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
 
 PAGES = {"explore": None, "launch": "lsviz/ui/pages/launch.py", "compare": "lsviz/ui/pages/compare.py"}
@@ -294,6 +296,16 @@ def test_another_task_brings_its_own_number_of_steps() -> None:
     assert app.number_input(key="steps").value == 1000
     app.selectbox(key="task").set_value("digits-mlp").run()
     assert app.number_input(key="steps").value == 400
+
+
+def test_every_key_of_the_url_stands_in_the_table() -> None:
+    used: set[str] = set()
+    for file in (REPOSITORY / "lsviz" / "ui").rglob("*.py"):
+        source = file.read_text()
+        used |= set(re.findall(r'query_params(?:\.get\(|\.pop\(|\[)"(\w+)"', source))
+        used |= set(re.findall(r'url_list\("(\w+)"', source))
+        used |= set(re.findall(r'key="(\w+)",\s*bind="query-params"', source))
+    assert used == set(KEYS)
 
 
 @pytest.mark.usefixtures("runs_root")
