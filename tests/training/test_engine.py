@@ -188,6 +188,31 @@ def test_small_gradients_become_subnormal_and_zero_where_a_real_cast_makes_them(
         assert float((expected == 0).float().mean()) > 0.4
 
 
+@pytest.mark.parametrize("exponent", [-16, -22])
+@pytest.mark.parametrize("case", CASES)
+def test_gradients_that_end_as_subnormals_or_zero_do_so_as_in_float64(case: str, exponent: int) -> None:
+    """Small gradients through every kind of module: off by a few of FP16's smallest steps, no more."""
+    module, x = build(case)
+    shape = run(module, x, "float64")[0].shape
+    gradient = (torch.randn(shape, generator=torch.Generator().manual_seed(4)) * 2.0**exponent).half()
+    _, exact = run(module, x, "float64", gradient)
+    _, ours = run(module, x, "engine", gradient)
+    _, native = run(module, x, "native half", gradient)
+    smallest = 2.0**-24
+    subnormal = zeroed = 0
+    for name, truth in exact.items():
+        # Roundings on the way add up with the number of terms; a step each is what they may cost.
+        allowed = 12 * smallest + 4e-3 * float(truth.abs().max())
+        assert float((ours[name].double() - truth).abs().max()) <= allowed, name
+        assert float((ours[name].double() - native[name].double()).abs().max()) <= 2 * allowed, name
+        magnitude = ours[name].abs()
+        subnormal += int(((magnitude > 0) & (magnitude < 2.0**-14)).sum())
+        zeroed += int(((magnitude == 0) & (truth != 0)).sum())
+    assert subnormal > 0
+    # Layer norm alone runs in FP32, as under CUDA's autocast: nothing is lost there.
+    assert zeroed > 0 or exponent > -20 or case == "layer_norm"
+
+
 def test_weight_gradients_are_fp32_but_went_through_half() -> None:
     module, x = build("linear")
     _, gradients = run(module, x, "engine")
