@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
 from lsviz.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 WIDE_COLUMNS = 110
 """From this width on, a run's progress line has room for a bar and the metric too."""
+
+
+SHOWN_TENSORS = 8
+"""How many tensors a run's summary names."""
 
 
 def _console() -> Console:
@@ -74,9 +79,9 @@ class RunProgress:
         self._skipped += step.skipped
         if step.metric is not None and self._wide:
             self._metric = f"  {self._metric_name} {step.metric:.3f}"
-        lost, at_risk = _lost_values(result)
-        if at_risk:
-            self._flushed = f"  flushed {format_percent(lost / at_risk)}"
+        flushed = _flushed_share(result)
+        if flushed is not None:
+            self._flushed = f"  flushed {format_percent(flushed)}"
         figures = (
             f"loss {step.loss:.4g}  S {format_scale(step.loss_scale)}  skipped {self._skipped}"
             f"{self._flushed}{self._metric}"
@@ -84,43 +89,43 @@ class RunProgress:
         self._progress.update(self._task, completed=step.step + 1, figures=figures)
 
 
-def _lost_values(result: StepResult) -> tuple[int, int]:
-    """Return (values flushed, values not zero in the reference) over all output gradients of a step."""
-    zeros = {
-        row.tensor: row.histogram.zero
-        for row in result.exponents
-        if row.kind == "activation_grad" and not row.reference
-    }
-    lost = at_risk = 0
-    for row in result.exponents:
-        if row.reference and row.tensor in zeros:
-            at_risk += row.histogram.numel - row.histogram.zero
-            lost += max(0, zeros[row.tensor] - row.histogram.zero)
-    return lost, at_risk
+def _flushed_share(result: StepResult) -> float | None:
+    """Return the flushed share of all layers at one step; None where it was not recorded."""
+    if not result.exponents:
+        return None
+    columns = ["step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan"]
+    rows = [
+        {**row.histogram.to_dict(), **{c: getattr(row, c) for c in columns[:5]}} for row in result.exponents
+    ]
+    frame = pd.DataFrame(rows, columns=columns)
+    total = total_flushed_frame(flushed_frame(frame), layer_names(frame))
+    return float(total["flushed"].iloc[-1]) if len(total) else None
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """Print what a run came to, one line a fact."""
     cost = f"{_cell(summary['ms_per_step'])} (median), {_cell(summary['ms_recording_per_step'])} of recording"
-    weights = {name: share for name, share in summary["flushed"].items() if "." in name}
-    outputs = {name: share for name, share in summary["flushed"].items() if name not in weights}
     facts = {
         **{key: summary[key] for key in ("task", "policy", "precision", "device", "steps", "final_loss")},
         str(summary["metric_name"]): summary["metric"],
         "skipped_steps": summary["skipped_steps"],
         "final_loss_scale": summary["final_loss_scale"],
         "ms_per_step": cost,
-        "flushed_outputs": _shares(outputs),
-        "flushed_weights": _shares(weights),
+        "flushed": _worst_shares(summary["flushed"]),
         "run": summary["path"],
     }
     for key, value in facts.items():
         print(f"{key.replace('_', ' '):17s} {_cell(value)}")
 
 
-def _shares(flushed: Mapping[str, float]) -> str:
-    """Return the flushed shares of the last recorded step in words."""
-    return ", ".join(f"{name} {format_percent(share)}" for name, share in flushed.items()) or "not recorded"
+def _worst_shares(flushed: Mapping[str, float]) -> str:
+    """Return the highest flushed shares of the last recorded step in words."""
+    if not flushed:
+        return "not recorded"
+    ranked = sorted(flushed.items(), key=lambda item: -item[1])
+    words = ", ".join(f"{name} {format_percent(share)}" for name, share in ranked[:SHOWN_TENSORS])
+    rest = ranked[SHOWN_TENSORS:]
+    return f"{words}, {len(rest)} others at most {format_percent(rest[0][1])}" if rest else words
 
 
 def runs_table(frame: pd.DataFrame, root: Path) -> None:

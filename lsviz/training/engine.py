@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
+from torch import library as torch_library
 
 from lsviz.errors import UserError
 from lsviz.runs.config import Precision
@@ -108,7 +109,7 @@ def _fast_half_on_cpu() -> Iterator[None]:
     """Register the kernels below at the AutocastCPU dispatch key; the last to leave restores torch's."""
     global _users
     if _users == 0:
-        library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
+        library: Any = torch_library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*[Oo]verrid", category=UserWarning)
             for name in LOWERED_OPS:
