@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test check samples clean
+.PHONY: app test check bench samples clean
 
 app: $(VENV)/.installed
 	$(BIN)/lsviz dash
@@ -17,6 +17,10 @@ check: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.counting
 
 samples: $(VENV)/.installed
 	rm -rf sample_runs/2*/
