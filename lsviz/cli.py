@@ -177,11 +177,12 @@ def doctor(as_json: JsonFlag = False) -> None:
 @app.command()
 def dash(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+    browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
 ) -> None:
     """Open the dashboard in the browser."""
     from lsviz.jobs.dashboard import serve_dashboard
 
-    raise typer.Exit(serve_dashboard(port))
+    raise typer.Exit(serve_dashboard(port, open_browser=browser))
 
 
 def _summary(path: Path) -> dict[str, Any]:

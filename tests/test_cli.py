@@ -191,7 +191,7 @@ def test_ctrl_c_leaves_a_readable_run_marked_cancelled(tmp_path: Path) -> None:
     assert run.problems == []
 
 
-def test_dash_serves_the_pages_on_loopback_and_says_where(tmp_path: Path) -> None:
+def test_dash_serves_the_pages_on_loopback_and_opens_them(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -199,10 +199,13 @@ def test_dash_serves_the_pages_on_loopback_and_says_where(tmp_path: Path) -> Non
         done = lsviz("dash", "--port", str(port), cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr == f"lsviz: port {port} is taken; choose another with --port\n"
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
     with subprocess.Popen(
         [sys.executable, "-m", "lsviz", "dash", "--port", str(port)],
         cwd=tmp_path,
-        env=clean_environment(STREAMLIT_SERVER_HEADLESS="true"),
+        env=clean_environment(DISPLAY=":0", BROWSER=f"{browser} %s"),
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -213,6 +216,10 @@ def test_dash_serves_the_pages_on_loopback_and_says_where(tmp_path: Path) -> Non
             for path in ("", "/compare", "/_stcore/health"):
                 assert status_of(f"http://127.0.0.1:{port}{path}") == 200
             assert listening_addresses(port) == {"127.0.0.1"}
+            end = time.monotonic() + 30
+            while not opened.exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            assert opened.read_text().strip() == f"http://localhost:{port}"
         finally:
             os.killpg(process.pid, signal.SIGINT)
 

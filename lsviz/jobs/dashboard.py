@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+import webbrowser
 from typing import Any, Final
 
 from lsviz.errors import UserError
+
+START_SECONDS: Final = 60.0
 
 SETTINGS: Final[dict[str, Any]] = {
     "server.address": "127.0.0.1",
@@ -26,8 +32,12 @@ SETTINGS: Final[dict[str, Any]] = {
 """What ``.streamlit/config.toml`` says, for a server that is started elsewhere than beside that file."""
 
 
-def serve_dashboard(port: int) -> int:
+def serve_dashboard(port: int, *, open_browser: bool = True) -> int:
     """Run streamlit on the dashboard, on this machine's loopback address alone, until it ends.
+
+    Args:
+        port: Where it listens.
+        open_browser: Open the page once the server answers, where there is a screen.
 
     Returns:
         Streamlit's exit code.
@@ -35,17 +45,38 @@ def serve_dashboard(port: int) -> int:
     Raises:
         UserError: The port is taken.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise UserError(f"port {port} is taken; choose another with --port") from None
-    print(f"lsviz: the dashboard is at http://localhost:{port} (Ctrl-C ends it)", flush=True)
+    if _answers(port):
+        raise UserError(f"port {port} is taken; choose another with --port")
+    url = f"http://localhost:{port}"
+    print(f"lsviz: the dashboard is at {url} (Ctrl-C ends it)", flush=True)
     # The welcome message goes, and with it an advertisement over the page.
     settings = {**SETTINGS, "server.port": port, "logger.hideWelcomeMessage": True}
     command = [sys.executable, "-m", "lsviz.ui.serving", json.dumps(settings)]
+    if open_browser and _has_screen():
+        threading.Thread(target=_open_when_it_answers, args=(port, url), daemon=True).start()
     try:
         return subprocess.call(command)
     except KeyboardInterrupt:
         return 0
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _has_screen() -> bool:
+    """Whether a browser could show anything: on Linux that takes a display."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_when_it_answers(port: int, url: str) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if _answers(port):
+            webbrowser.open(url)
+            return
+        time.sleep(0.1)
