@@ -20,11 +20,10 @@ from lsviz.errors import UserError
 from lsviz.policies import parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import RunError
-from lsviz.runs.store import RunStore
+from lsviz.runs.store import RunStore, default_root
 from lsviz.runs.writer import create_run
 from lsviz.training.catalog import TASKS, find_task
 
-DEFAULT_ROOT = "runs"
 MAX_AMAX_BYTES = 50_000_000
 
 # typer carries its own copy of click since 0.2x: its usage errors are reached through typer's own.
@@ -40,11 +39,6 @@ app = typer.Typer(
 )
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print strict JSON on stdout.")]
-
-
-def runs_root() -> Path:
-    """Return where runs are kept: $LSVIZ_RUNS, or ``runs`` in the current folder."""
-    return Path(os.environ.get("LSVIZ_RUNS") or DEFAULT_ROOT)
 
 
 def _version(show: bool) -> None:
@@ -98,7 +92,7 @@ def run(
     Engine.resolve(config.precision, config.device)
     from lsviz.jobs.worker import execute_run, stop_on_signals
 
-    path = create_run(out or runs_root(), config)
+    path = create_run(out or default_root(), config)
     with stop_on_signals() as stop, RunProgress(config, spec.metric_name) as progress:
         state = execute_run(path, stop, progress.observe)
     summary = _summary(path)
@@ -120,7 +114,7 @@ def list_runs(
     from lsviz.analysis.compare import list_frame
     from lsviz.jobs.manager import live_status
 
-    store = RunStore.at(runs or runs_root())
+    store = RunStore.at(runs or default_root())
     pairs, broken = [], list(store.list_broken())
     for found in store.list_runs():
         try:
@@ -150,9 +144,12 @@ def trace(
 ) -> None:
     """Run a policy's state machine alone; no training."""
     value = parse_policy(policy)
-    if (overflow is None) == (amax is None):
+    if overflow is not None and amax is None:
+        result = trace_overflows(value, overflow)
+    elif amax is not None and overflow is None:
+        result = trace_amax(value, _load_amax(amax))
+    else:
         raise UserError("trace takes one of --overflow and --amax")
-    result = trace_overflows(value, overflow) if overflow is not None else trace_amax(value, _load_amax(amax))
     if as_json:
         _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
         return
@@ -201,8 +198,7 @@ def _summary(path: Path) -> dict[str, Any]:
     return {"run_id": summary.pop("run_id"), "path": str(path.resolve()), **summary}
 
 
-def _load_amax(path: Path | None) -> list[float]:
-    assert path is not None
+def _load_amax(path: Path) -> list[float]:
     try:
         if path.stat().st_size > MAX_AMAX_BYTES:
             raise ValueError("it is larger than 50 MB")

@@ -23,7 +23,7 @@ def summarize(
     Numbers that are not finite become None.
     """
     config = record.config
-    metrics = steps["metric"].dropna() if len(steps) else pd.Series(dtype=float)
+    results = _results(steps)
     return {
         "run_id": record.run_id,
         "task": config.task,
@@ -32,13 +32,10 @@ def summarize(
         "device": record.device or config.device,
         "state": status.state,
         "steps": len(steps),
-        "final_loss": _number(steps["loss"].iloc[-1]) if len(steps) else None,
+        "final_loss": results.pop("final_loss"),
         "metric_name": record.metric_name,
-        "metric": _number(metrics.iloc[-1]) if len(metrics) else None,
-        "skipped_steps": int(steps["skipped"].sum()) if len(steps) else 0,
-        "final_loss_scale": _number(steps["loss_scale"].iloc[-1]) if len(steps) else None,
+        **results,
         "flushed": last_flushed(flushed_frame(exponents)),
-        "ms_per_step": _number(steps["ms"].median()) if len(steps) else None,
         "ms_recording_per_step": _number(steps["ms_recording"].mean()) if len(steps) else None,
     }
 
@@ -99,17 +96,12 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
 def settings_and_results(record: RunRecord, steps: pd.DataFrame, status: RunStatus) -> dict[str, Any]:
     """Return one run's settings and results as one flat row for `difference_frame`."""
     config = record.config.model_dump()
-    metrics = steps["metric"].dropna()
     return {
         **config,
         "device": record.device or config["device"],
         "torch": record.versions.get("torch"),
         "state": status.state,
-        "final_loss": _number(steps["loss"].iloc[-1]) if len(steps) else None,
-        "metric": _number(metrics.iloc[-1]) if len(metrics) else None,
-        "skipped_steps": int(steps["skipped"].sum()),
-        "final_loss_scale": _number(steps["loss_scale"].iloc[-1]) if len(steps) else None,
-        "ms_per_step": _number(steps["ms"].median()) if len(steps) else None,
+        **_results(steps),
     }
 
 
@@ -129,6 +121,18 @@ def difference_frame(labels: Sequence[str], summaries: Sequence[Mapping[str, Any
         if key in RESULTS or any(value != values[0] for value in values):
             rows[key] = values
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(labels))
+
+
+def _results(steps: pd.DataFrame) -> dict[str, Any]:
+    """What the steps table says a run came to; None where there is no number."""
+    metrics = steps["metric"].dropna()
+    return {
+        "final_loss": _number(steps["loss"].iloc[-1]) if len(steps) else None,
+        "metric": _number(metrics.iloc[-1]) if len(metrics) else None,
+        "skipped_steps": int(steps["skipped"].sum()),
+        "final_loss_scale": _number(steps["loss_scale"].iloc[-1]) if len(steps) else None,
+        "ms_per_step": _number(steps["ms"].median()) if len(steps) else None,
+    }
 
 
 def _number(value: Any) -> float | None:

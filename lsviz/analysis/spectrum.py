@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lsviz.exponents import EXPONENTS, ExponentHistogram
-from lsviz.formats import FloatFormat, Region
+from lsviz.formats import FloatFormat
 
 SPECTRUM_COLUMNS: Final = ["tensor", "exponent", "region", "reference", "kept"]
 
@@ -56,11 +56,3 @@ def spectrum_frame(
             if has > 0 or keeps > 0:
                 rows.append((tensor, int(exponent), fmt.region_of(int(exponent)), has, keeps))
     return pd.DataFrame(rows, columns=SPECTRUM_COLUMNS)
-
-
-def region_shares_frame(spectrum: pd.DataFrame) -> pd.DataFrame:
-    """Return the kept share per tensor and region, as columns named by region."""
-    shares = spectrum.pivot_table(
-        index="tensor", columns="region", values="kept", aggfunc="sum", fill_value=0.0, sort=False
-    )
-    return shares.reindex(columns=[r.value for r in Region], fill_value=0.0)

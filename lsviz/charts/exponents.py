@@ -21,6 +21,7 @@ from lsviz.charts.theme import (
     base_layout,
     literal,
     policy_colour,
+    shortened,
 )
 from lsviz.formats import FP16, FloatFormat, Region
 from lsviz.runs.schema import RunRecord
@@ -178,15 +179,9 @@ def _y_axis(
         "fixedrange": True,
         "showticklabels": labelled,
         "tickvals": [i + 0.3 for i in range(len(layers))],
-        "ticktext": [literal(_shortened(name, 24, keep_end=True)) for name in layers],
+        "ticktext": [literal(shortened(name, 24, keep_end=True)) for name in layers],
         "tickfont": {"color": palette.text, "size": 13 if row_px > 40 else 11},
     }
-
-
-def _shortened(text: str, limit: int, *, keep_end: bool = False) -> str:
-    if len(text) <= limit:
-        return text
-    return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
 
 
 def _axis_title(palette: Palette) -> dict[str, Any]:
@@ -259,7 +254,7 @@ def _header(left: float, columns: int, facet: Facet, palette: Palette) -> list[d
     else:
         headline, caption = format_percent(facet.total), "flushed to zero"
     lines = (
-        (108, 17, facet.colour, f"<b>{literal(_shortened(facet.title, 44 // columns + 6))}</b>"),
+        (108, 17, facet.colour, f"<b>{literal(shortened(facet.title, 44 // columns + 6))}</b>"),
         (89, 13, palette.muted, literal(facet.subtitle)),
         (42, 40, palette.text, f"<b>{literal(headline)}</b>"),
         (26, 13, palette.muted, caption),

@@ -150,6 +150,13 @@ def literal(text: str) -> str:
     return clean
 
 
+def shortened(text: str, limit: int, *, keep_end: bool = False) -> str:
+    """Return text of at most ``limit`` characters, an ellipsis where some were left out."""
+    if len(text) <= limit:
+        return text
+    return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
+
+
 def base_layout(mode: Mode) -> go.Layout:
     """Return what all figures share: fonts, colours, no legend, a state that survives redraws."""
     palette = PALETTES[mode]

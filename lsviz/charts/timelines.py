@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
 
 MAX_POINTS: Final = 2000
 MAX_LABEL: Final = 24
@@ -55,7 +55,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
     low, high = _scale_exponents(lines)
     every = max(4, 4 * ((high - low) // 16))
     ticks = range(low - low % every, high + 1, every)
-    longest = max((len(shortened(line.label)) for line in lines), default=0)
+    longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
     figure = go.Figure(data=[trace for line in lines for trace in _traces(line)], layout=base_layout(mode))
     figure.update_layout(
         height=560,
@@ -147,11 +147,6 @@ def _panel_titles(palette: Palette) -> list[dict[str, Any]]:
     ]
 
 
-def shortened(label: str) -> str:
-    """Return a label short enough for the margin."""
-    return label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
-
-
 def _thinned(steps: pd.DataFrame) -> pd.DataFrame:
     """Keep at most MAX_POINTS evenly spaced rows, the last one included."""
     if len(steps) <= MAX_POINTS:
@@ -172,7 +167,7 @@ def _end_labels(lines: Sequence[Timeline]) -> list[dict[str, Any]]:
         previous = max(ends[index], previous + 0.11 * top)
         labels.append(
             {
-                "text": f"<b>{literal(shortened(drawn[index].label))}</b>",
+                "text": f"<b>{literal(shortened(drawn[index].label, MAX_LABEL))}</b>",
                 "x": int(drawn[index].steps["step"].iloc[-1]),
                 "xref": "x",
                 "xanchor": "left",

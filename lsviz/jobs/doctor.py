@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import psutil
+
+from lsviz.runs.store import default_root
 
 PACKAGES = ("torch", "streamlit", "plotly", "pandas", "numpy", "pyarrow", "pydantic", "scikit-learn")
 
@@ -20,27 +20,24 @@ def diagnose() -> dict[str, Any]:
     """
     versions: dict[str, str | None] = {"lsviz": _version("lsviz"), "python": platform.python_version()}
     versions.update({name: _version(name) for name in PACKAGES})
-    missing = [f"{name}: pip install {name}" for name, found in versions.items() if found is None]
+    missing = [f"{name}: pip install {name}" for name, number in versions.items() if number is None]
     gpu = engine = None
     if versions["torch"] is not None:
-        import torch
-
         from lsviz.training.engine import Engine
 
-        engine = Engine.resolve("fp16", "auto").description
-        if torch.cuda.is_available():
-            gpu = torch.cuda.get_device_name()
+        found = Engine.resolve("fp16", "auto")
+        engine = found.description
+        if found.device.type == "cuda":
+            gpu = found.device_name
         else:
-            missing_gpu = "a CUDA GPU (optional): FP16 runs on the CPU, with FP16's range and rounding"
-            missing = [*missing, missing_gpu]
-    runs = Path(os.environ.get("LSVIZ_RUNS") or "runs")
+            missing.append("a CUDA GPU (optional): FP16 runs on the CPU, with FP16's range and rounding")
     return {
         "versions": versions,
         "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False) or psutil.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "gpu": gpu,
         "engine": engine,
-        "runs": str(runs.resolve()),
+        "runs": str(default_root().resolve()),
         "missing": missing,
     }
 

@@ -98,7 +98,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
                 "numpy": version("numpy"),
             },
             device=engine.device.type,
-            device_name=_device_name(engine.device),
+            device_name=engine.device_name,
             engine=engine.description,
             metric_name=spec.metric_name,
         )
@@ -110,14 +110,6 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
                 writer.end("cancelled")
                 return "cancelled"
     return "finished"
-
-
-def _device_name(device: Any) -> str:
-    if device.type == "cuda":
-        import torch
-
-        return str(torch.cuda.get_device_name(device))
-    return platform.processor() or platform.machine()
 
 
 def main(argv: list[str]) -> int:

@@ -145,12 +145,15 @@ class Run:
         wanted = list(columns) if columns else schema.names
         for attempt in range(_RETRIES):
             whole = self.path / f"{name}.parquet"
-            files = [whole] if whole.exists() else sorted(self.path.glob(f"{name}-*.parquet"))
+            ended = whole.exists()
+            files = [whole] if ended else sorted(self.path.glob(f"{name}-*.parquet"))
             try:
                 tables = [t for f in files if (t := self._read(f, filters, tensor, wanted)) is not None]
             except FileNotFoundError:
                 time.sleep(0.01 * attempt)
                 continue
+            if not ended and whole.exists():
+                continue  # some parts may have been gone before they were listed
             empty = pa.schema([schema.field(c) for c in wanted]).empty_table()
             return pa.concat_tables([t.cast(empty.schema) for t in tables]) if tables else empty
         raise RunError(f"{self.path.name}: {name} keeps changing; try again")

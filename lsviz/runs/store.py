@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsviz.runs.reader import Run, RunError, open_run
+
+
+def default_root() -> Path:
+    """Return where runs are kept: $LSVIZ_RUNS, or ``runs`` in the current folder."""
+    return Path(os.environ.get("LSVIZ_RUNS") or "runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +58,6 @@ class RunStore:
             if folder.name == run_id:
                 return open_run(folder)
         raise RunError(f"no run {run_id!r} in {', '.join(str(r) for r in self.roots)}; see `lsviz list`")
-
-    def find_all(self, run_ids: Sequence[str]) -> list[Run]:
-        """Return the runs of those ids that exist, in that order, each once."""
-        runs = []
-        for run_id in dict.fromkeys(run_ids):
-            try:
-                runs.append(self.find(run_id))
-            except RunError:
-                continue
-        return runs
 
     def _folders(self) -> Iterator[Path]:
         seen: set[str] = set()

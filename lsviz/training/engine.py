@@ -9,6 +9,7 @@ tensor cores do (FP16 in, FP32 accumulate, FP16 out), so values underflow and ov
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -83,6 +84,13 @@ class Engine:
         if self.device.type == "cuda":
             return f"{name} by torch.autocast on the GPU"
         return f"{name} by torch.autocast; products and convolutions computed in FP32, rounded once to {name}"
+
+    @property
+    def device_name(self) -> str:
+        """The GPU's name, or the processor's kind."""
+        if self.device.type == "cuda":
+            return str(torch.cuda.get_device_name(self.device))
+        return platform.processor() or platform.machine()
 
     @contextmanager
     def active(self) -> Iterator[None]:

@@ -13,8 +13,9 @@ from lsviz.jobs.manager import live_status, submit_run
 from lsviz.policies import POLICIES, parse_policy
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
+from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
-from lsviz.ui.state import run_store, runs_root, watch
+from lsviz.ui.state import run_store, watch
 from lsviz.ui.text import plain
 
 _POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
@@ -100,7 +101,7 @@ def launch_form() -> None:
                 record_every=record_every,
                 reference_every=reference_every,
             )
-            run = submit_run(runs_root(), config)
+            run = submit_run(default_root(), config)
         except UserError as error:
             st.error(plain(error))
         else:

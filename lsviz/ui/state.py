@@ -15,7 +15,7 @@ import streamlit as st
 
 import lsviz
 from lsviz.charts.theme import Mode
-from lsviz.runs.store import RunStore
+from lsviz.runs.store import RunStore, default_root
 
 KEYS: Final[dict[str, str]] = {
     "step": "Explore, Compare: the step shown",
@@ -36,11 +36,6 @@ MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
 
 
-def runs_root() -> Path:
-    """Return where launched runs go: $LSVIZ_RUNS, or ``runs`` in the server's folder."""
-    return Path(os.environ.get("LSVIZ_RUNS") or "runs")
-
-
 def samples_root() -> Path:
     """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` beside the package."""
     return Path(os.environ.get("LSVIZ_SAMPLES") or Path(lsviz.__file__).resolve().parents[1] / "sample_runs")
@@ -48,7 +43,7 @@ def samples_root() -> Path:
 
 def run_store() -> RunStore:
     """Return all runs a page can show: launched ones and samples."""
-    return RunStore.at(runs_root(), samples_root())
+    return RunStore.at(default_root(), samples_root())
 
 
 def colour_mode() -> Mode:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lsviz.analysis.spectrum import region_shares_frame, spectrum_frame
+from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.exponents import EXPONENTS
 from lsviz.formats import FP16, Region
 from lsviz.runs.reader import Run
@@ -27,9 +27,6 @@ def test_nothing_below_fp16s_smallest_is_kept(unscaled_run: Run) -> None:
     flushed = spectrum[spectrum["region"] == Region.FLUSHED]
     assert (flushed["kept"] == 0).all()
     assert flushed["reference"].sum() > 1.5
-    shares = region_shares_frame(spectrum)
-    assert list(shares.columns) == [r.value for r in Region]
-    assert (shares[Region.FLUSHED] == 0).all()
 
 
 def test_rows_keep_the_order_asked_for(scaled_run: Run) -> None:

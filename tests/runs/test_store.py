@@ -51,10 +51,3 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "linked").symlink_to(outside)
     assert RunStore.at(tmp_path / "runs").list_runs() == []
-
-
-def test_find_all_keeps_the_order_and_leaves_out_strangers(tmp_path: Path) -> None:
-    ids = [create_run(tmp_path, CONFIG).name for _ in range(3)]
-    store = RunStore.at(tmp_path)
-    found = store.find_all([ids[2], "nothing", ids[0], ids[2]])
-    assert [run.run_id for run in found] == [ids[2], ids[0]]
