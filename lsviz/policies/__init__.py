@@ -1,22 +1,35 @@
 """Loss-scaling policies: one protocol, one string form, no torch."""
 
-from lsviz.policies.backoff import GradScaler
-from lsviz.policies.base import Outcome, Policy, PolicyError
+from lsviz.policies.base import Outcome, Policy, PolicyError, PolicyStoppedError, format_number
 from lsviz.policies.constant import Constant, NoScaling
-from lsviz.policies.text import ALIASES, POLICIES, format_policy, parse_policy, policy_from_dict
-from lsviz.policies.trace import Trace, trace_amax, trace_overflows
+from lsviz.policies.layerwise import Layerwise
+from lsviz.policies.statistics import Histogram, LogMax, Patent
+from lsviz.policies.text import (
+    ALIASES,
+    POLICIES,
+    format_policy,
+    parse_policy,
+    policy_from_dict,
+)
+from lsviz.policies.trace import Trace, inverse_scale, trace_amax, trace_overflows
 
 __all__ = [
     "ALIASES",
     "POLICIES",
     "Constant",
-    "GradScaler",
+    "Histogram",
+    "Layerwise",
+    "LogMax",
     "NoScaling",
     "Outcome",
+    "Patent",
     "Policy",
     "PolicyError",
+    "PolicyStoppedError",
     "Trace",
+    "format_number",
     "format_policy",
+    "inverse_scale",
     "parse_policy",
     "policy_from_dict",
     "trace_amax",

@@ -6,9 +6,12 @@ command and replay all drive it with the same `Outcome`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from lsviz.errors import UserError
@@ -32,25 +35,53 @@ Scale = Annotated[float, AfterValidator(_scale_range)]
 class Outcome:
     """What one step tells the policy.
 
+    What a policy does not ask for (`Policy.needs_amax`, `Policy.large_value`, `Policy.per_layer`) is
+    None.
+
     Attributes:
         finite: Whether every scaled gradient was finite.
-        amax: Largest magnitude among the unscaled gradients, inf or nan where there was one; None
-            where nobody measured it.
+        amax: Largest magnitude among the unscaled gradients; inf or nan where the gradients held one.
+            A series that was given (`lsviz.policies.trace`) knows it even where S made it overflow.
+        large_share: Share of the scaled gradient values, Inf and NaN included, whose magnitude is at
+            or above `Policy.large_value`.
+        layers: Layer -> whether it stayed finite (False: the overflow began there). A layer that is
+            missing received what another layer had spoilt, so nothing is known of it.
     """
 
     finite: bool
     amax: float | None = None
+    large_share: float | None = None
+    layers: Mapping[str, bool] | None = None
 
 
 class PolicyError(UserError):
     """A policy's name, key or value is not one we know; the message says what would be right."""
 
 
+class PolicyStoppedError(UserError):
+    """The policy ends the run at this step, as the library it follows would with an error."""
+
+
+def fp32(value: float) -> float:
+    """Round to FP32, the type in which most libraries keep their scale; too large gives Inf."""
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(value))
+
+
+def format_number(value: float) -> str:
+    """Return a number as the string form has it: 1024, 0.5, 2^32; it reads back as the same float."""
+    mantissa, exponent = math.frexp(value)
+    if mantissa == 0.5 and not -10 <= exponent - 1 < 24:
+        return f"2^{exponent - 1}"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
+
+
 class Policy(BaseModel):
     """Base of every policy: settings and state in one frozen, validated value.
 
     Subclasses set ``name``, ``rule`` (one sentence) and ``source``, list in ``state_fields`` what
-    `update` changes, and implement `loss_scale` and `update`.
+    `update` changes, and implement `loss_scale` and `update`. All but those that never change have a
+    setting ``init_scale``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -60,7 +91,18 @@ class Policy(BaseModel):
     source: ClassVar[str] = ""
     short_key: ClassVar[str | None] = None
     """The key that may be left out in the string form (``constant:1024``)."""
+    key_aliases: ClassVar[Mapping[str, str]] = {}
+    """Other names of keys, as another library calls them."""
     state_fields: ClassVar[tuple[str, ...]] = ()
+    needs_amax: ClassVar[bool] = False
+    """Whether `update` asks for `Outcome.amax`."""
+    per_layer: ClassVar[bool] = False
+    """Whether each layer has a scale of its own (`lsviz.policies.layerwise`)."""
+
+    @property
+    def large_value(self) -> float | None:
+        """The scaled magnitude from which `Outcome.large_share` counts; None where it isn't asked for."""
+        return None
 
     @property
     def loss_scale(self) -> float:
@@ -68,13 +110,21 @@ class Policy(BaseModel):
         raise NotImplementedError
 
     def update(self, outcome: Outcome) -> Self:
-        """Return the policy after a step with that outcome."""
+        """Return the policy after a step with that outcome.
+
+        Raises:
+            PolicyStoppedError: The library would end the run here.
+        """
         raise NotImplementedError
 
     @classmethod
     def settings(cls) -> tuple[str, ...]:
         """Return the keys that a user may set, in their order."""
         return tuple(k for k in cls.model_fields if k not in cls.state_fields)
+
+    def counters(self) -> dict[str, Any]:
+        """Return what the policy remembers besides S, for people to look at."""
+        return {key: getattr(self, key) for key in self.state_fields if key != "scale"}
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, state included, and the name, as plain JSON values."""

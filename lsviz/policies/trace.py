@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lsviz.errors import UserError
 from lsviz.formats import FP16
-from lsviz.policies.base import Outcome, Policy
+from lsviz.policies.base import Outcome, Policy, PolicyStoppedError, fp32
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What a policy did over a series of steps (numbered from 0).
 
+    A policy that gives up ends the trace: the lists of scales then cover the steps before that one.
+
     Attributes:
         scales: S in force after each step.
-        skipped: The steps whose update was skipped.
+        skipped: The steps that overflowed, so that their update is left out.
         raised_at: The step at which the policy gave up with an error; None if it never did.
+        reason: What that error says; empty if there was none.
+        counters: What the policy remembered after each step, besides S.
+        unsafe_at: The first clean step whose S has no finite inverse in FP32 (S is 0 or below 2^-128):
+            there torch.amp.GradScaler and others unscale by Inf and write Inf or NaN into the weights
+            without skipping, where lsviz ends a run. None if there is none.
     """
 
     scales: list[float]
     skipped: list[int]
     raised_at: int | None = None
+    reason: str = ""
+    counters: list[dict[str, Any]] = field(default_factory=list)
+    unsafe_at: int | None = None
+
+    @property
+    def warning(self) -> str:
+        """One sentence on `unsafe_at`; empty where there is nothing to warn of."""
+        if self.unsafe_at is None:
+            return ""
+        scale = self.scales[self.unsafe_at - 1]
+        return (
+            f"at step {self.unsafe_at} S is {scale:g} and 1/S is infinite: the real scaler would write Inf "
+            "or NaN into the weights here without skipping the step; lsviz ends a run instead"
+        )
+
+
+def inverse_scale(loss_scale: float) -> float:
+    """Return 1/S as FP32 has it, in which gradients are unscaled: Inf for S = 0 and below about 2^-128."""
+    return fp32(1.0 / loss_scale) if loss_scale else math.inf
 
 
 def trace_overflows(policy: Policy, pattern: str) -> Trace:
@@ -44,7 +71,8 @@ def trace_overflows(policy: Policy, pattern: str) -> Trace:
 def trace_amax(policy: Policy, amax: Iterable[float]) -> Trace:
     """Drive a policy by the largest unscaled |gradient| of each step.
 
-    A step overflows when amax x S rounds out of FP16 (65,520 and above), or amax is inf or nan.
+    A step overflows when amax x S rounds out of FP16 (65,520 and above), or amax is inf or nan. For a
+    policy that asks for a histogram, the largest value stands for all of them.
 
     Raises:
         UserError: A value is negative.
@@ -58,15 +86,24 @@ def trace_amax(policy: Policy, amax: Iterable[float]) -> Trace:
 
 def _trace(policy: Policy, steps: Iterable[tuple[bool | None, float | None]]) -> Trace:
     scales: list[float] = []
+    counters: list[dict[str, Any]] = []
     skipped: list[int] = []
+    unsafe_at: int | None = None
     for step, (finite, amax) in enumerate(steps):
+        scaled = math.nan if amax is None else amax * policy.loss_scale  # nan counts as an overflow
         if finite is None:
-            # Written so that nan counts as an overflow.
-            finite = (
-                amax is not None and math.isfinite(amax) and amax * policy.loss_scale < FP16.overflow_limit
-            )
+            finite = scaled < FP16.overflow_limit
         if not finite:
             skipped.append(step)
-        policy = policy.update(Outcome(finite=finite, amax=amax))
+        elif unsafe_at is None and math.isinf(inverse_scale(policy.loss_scale)):
+            unsafe_at = step
+        large = None
+        if amax is not None and policy.large_value is not None:
+            large = 0.0 if scaled < policy.large_value else 1.0
+        try:
+            policy = policy.update(Outcome(finite=finite, amax=amax, large_share=large))
+        except PolicyStoppedError as stop:
+            return Trace(scales, skipped, step, str(stop), counters, unsafe_at)
         scales.append(policy.loss_scale)
-    return Trace(scales, skipped)
+        counters.append(policy.counters())
+    return Trace(scales, skipped, counters=counters, unsafe_at=unsafe_at)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lsviz.errors import UserError
 from lsviz.policies import Policy, PolicyError, format_policy, parse_policy
+from lsviz.runs.updates import OnOverflow, OptimizerName, Order, Update
 
 Precision = Literal["fp16", "bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -43,6 +44,39 @@ class RunConfig(BaseModel):
     device: Device = Field(default="auto", description="Where it runs; auto takes a GPU where there is one.")
     steps: int = Field(default=1000, ge=1, le=MAX_STEPS, description="Number of training steps.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of weights, batches and dropout.")
+    optimizer: OptimizerName = Field(default="task", description="Optimizer; task takes the task's own.")
+    lr: float | None = Field(
+        default=None, gt=0, le=1e6, allow_inf_nan=False, description="Learning rate; empty: the task's own."
+    )
+    update: Update = Field(default="unscale", description="How the update undoes S.")
+    clip: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e30,
+        allow_inf_nan=False,
+        description="Largest gradient norm; larger ones are scaled down to it. Empty: no clipping.",
+    )
+    clip_order: Order = Field(
+        default="after",
+        description="Clip after unscaling, before it, or before it at threshold x S (scaled).",
+    )
+    l2: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="Coupled L2 penalty: this times the weight is added to its gradient.",
+    )
+    l2_order: Order = Field(
+        default="after",
+        description="L2 joins after unscaling, before it, or before it times S (scaled).",
+    )
+    on_overflow: OnOverflow = Field(
+        default="skip", description="What becomes of a step with Inf or NaN: skip it, or retry its batch."
+    )
+    master_weights: bool = Field(
+        default=True, description="Keep weights in FP32; off, they are rounded to FP16 after every update."
+    )
     record_every: int = Field(
         default=10, ge=0, le=MAX_STEPS, description="Record gradients every N steps; 0 turns it off."
     )
@@ -57,6 +91,18 @@ class RunConfig(BaseModel):
     @classmethod
     def _canonical_policy(cls, text: str) -> str:
         return format_policy(parse_policy(text))
+
+    @model_validator(mode="after")
+    def _combines(self) -> Self:
+        scaled = self.update != "unscale" or self.clip_order != "after" or self.l2_order != "after"
+        if scaled and self.initial_policy.per_layer:
+            raise ValueError(
+                f"policy {self.initial_policy.name} undoes every layer's own S before the update: it takes "
+                "update=unscale, clip_order=after and l2_order=after"
+            )
+        if not self.master_weights and self.precision == "fp32":
+            raise ValueError("master_weights=false needs precision fp16 or bf16: fp32 has no other weights")
+        return self
 
     @property
     def initial_policy(self) -> Policy:
@@ -82,6 +128,8 @@ class RunConfig(BaseModel):
 
 
 def _one_line(error: Any) -> str:
+    if not error["loc"]:  # of several settings together: the text names them
+        return str(error["msg"]).removeprefix("Value error, ")
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "literal_error":
         known = error["ctx"]["expected"].replace("'", "")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lsviz.errors import UserError
-from lsviz.policies.backoff import fp32
+from lsviz.policies.base import fp32
 
 
 @dataclass(frozen=True, slots=True)
