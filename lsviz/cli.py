@@ -15,12 +15,21 @@ from typing import Annotated, Any
 import typer
 
 from lsviz import __version__
-from lsviz.console import RunProgress, doctor_table, print_error, print_summary, runs_table
+from lsviz.console import (
+    RunProgress,
+    doctor_table,
+    policies_table,
+    print_error,
+    print_summary,
+    runs_table,
+    trace_table,
+)
 from lsviz.errors import UserError
-from lsviz.policies import parse_policy, trace_amax, trace_overflows
+from lsviz.policies import POLICIES, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import RunStore, default_root
+from lsviz.runs.updates import ON_OVERFLOW, OPTIMIZERS, ORDERS, UPDATES
 from lsviz.runs.writer import create_run
 from lsviz.training.catalog import TASKS, find_task
 
@@ -47,6 +56,10 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+def _words(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -63,12 +76,30 @@ def root(
 def run(
     task: Annotated[str, typer.Option(help=f"What to train: {', '.join(TASKS)}.")],
     policy: Annotated[
-        str, typer.Option(help="Loss-scaling policy: none, constant:1024, gradscaler, ...")
+        str,
+        typer.Option(help="Loss-scaling policy: none, constant:1024, gradscaler, megatron:hysteresis=1, ..."),
     ] = "none",
     precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps; the task's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and dropout.")] = 0,
+    optimizer: Annotated[str, typer.Option(help=f"{_words(OPTIMIZERS)}; task: its own.")] = "task",
+    lr: Annotated[float | None, typer.Option(help="Learning rate; the task's own by default.")] = None,
+    update: Annotated[str, typer.Option(help=f"How 1/S is undone: {_words(UPDATES)}.")] = "unscale",
+    clip: Annotated[float | None, typer.Option(help="Clip the gradient norm to this.")] = None,
+    clip_order: Annotated[
+        str, typer.Option(help=f"Clip {_words(ORDERS)} unscaling (scaled: before it, at clip x S).")
+    ] = "after",
+    l2: Annotated[float, typer.Option(help="Coupled L2 penalty.")] = 0.0,
+    l2_order: Annotated[
+        str, typer.Option(help=f"L2 joins {_words(ORDERS)} unscaling (scaled: before it, times S).")
+    ] = "after",
+    on_overflow: Annotated[
+        str, typer.Option(help=f"A step with Inf or NaN: {_words(ON_OVERFLOW)} its batch.")
+    ] = "skip",
+    master_weights: Annotated[
+        bool, typer.Option(help="FP32 weights; off, they are rounded to FP16 after every update.")
+    ] = True,
     record_every: Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")] = 10,
     reference_every: Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")] = 10,
     out: Annotated[Path | None, typer.Option(help="Folder that holds the runs.")] = None,
@@ -83,9 +114,20 @@ def run(
         device=device,
         steps=spec.steps if steps is None else steps,
         seed=seed,
+        optimizer=optimizer,
+        lr=lr,
+        update=update,
+        clip=clip,
+        clip_order=clip_order,
+        l2=l2,
+        l2_order=l2_order,
+        on_overflow=on_overflow,
+        master_weights=master_weights,
         record_every=record_every,
         reference_every=reference_every,
     )
+    for warning in config.warnings(spec.optimizer):
+        print_error(f"warning: {warning}")
     # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
     from lsviz.training.engine import Engine
 
@@ -152,11 +194,31 @@ def trace(
         raise UserError("trace takes one of --overflow and --amax")
     if as_json:
         _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
+    else:
+        trace_table(result)
+    if result.raised_at is not None:
+        print_error(f"{value.name} gives up at step {result.raised_at}: {result.reason}")
+    if result.warning:
+        print_error(f"warning: {result.warning}")
+
+
+@app.command()
+def policies(as_json: JsonFlag = False) -> None:
+    """List every loss-scaling policy with its rule, its settings and where the rule was read."""
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": cls.name,
+                    "rule": cls.rule,
+                    "source": cls.source,
+                    "settings": {key: cls.model_fields[key].default for key in cls.settings()},
+                }
+                for cls in POLICIES.values()
+            ]
+        )
         return
-    skipped = set(result.skipped)
-    typer.echo(f"{'step':>6s}  {'outcome':18s} S after it")
-    for step, scale in enumerate(result.scales):
-        typer.echo(f"{step:6d}  {'overflow, skipped' if step in skipped else 'clean':18s} {scale:g}")
+    policies_table(POLICIES.values())
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
+from lsviz.policies import Policy, Trace, format_number
 from lsviz.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -109,13 +110,17 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         **{key: summary[key] for key in ("task", "policy", "precision", "device", "steps", "final_loss")},
         str(summary["metric_name"]): summary["metric"],
         "skipped_steps": summary["skipped_steps"],
-        "final_loss_scale": summary["final_loss_scale"],
+        "final_loss_scale": _scale(summary["final_loss_scale"]),
         "ms_per_step": cost,
         "flushed": _worst_shares(summary["flushed"]),
         "run": summary["path"],
     }
     for key, value in facts.items():
         print(f"{key.replace('_', ' '):17s} {_cell(value)}")
+
+
+def _scale(value: float | None) -> str | None:
+    return None if value is None else format_scale(value)
 
 
 def _worst_shares(flushed: Mapping[str, float]) -> str:
@@ -150,6 +155,33 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
         cells += ["–" if pd.isna(scale) else format_scale(scale), row["seed"]]
         table.add_row(*(Text(_cell(cell)) for cell in cells))
     console.print(table)
+
+
+def trace_table(trace: Trace) -> None:
+    """Print what a policy did, one line a step, with what it remembers."""
+    skipped = set(trace.skipped)
+    print(f"{'step':>6s}  {'outcome':18s} {'S after it':12s} remembers")
+    for step, (scale, counters) in enumerate(zip(trace.scales, trace.counters, strict=True)):
+        outcome = "overflow, skipped" if step in skipped else "clean"
+        memory = ", ".join(f"{key.replace('_', ' ')} {_cell(value)}" for key, value in counters.items())
+        print(f"{step:6d}  {outcome:18s} {format_number(scale):12s} {memory}".rstrip())
+
+
+def policies_table(policies: Iterable[type[Policy]]) -> None:
+    """Print every policy: name, rule, settings with their defaults, source."""
+    console = _console()
+    for cls in policies:
+        settings = ", ".join(f"{key}={_setting(cls.model_fields[key].default)}" for key in cls.settings())
+        console.print(Text(cls.name, style="bold"))
+        console.print(Text(f"  {cls.rule}"))
+        console.print(Text(f"  settings: {settings or 'none'}"))
+        console.print(Text(f"  source: {cls.source}"))
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    return str(value).lower() if isinstance(value, (str, bool)) else format_number(value)
 
 
 def doctor_table(report: Mapping[str, Any]) -> None:

@@ -83,14 +83,37 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
     labels = [run_label(record.config) for record in records]
     extras = (
         [record.config.task for record in records],
+        [update_label(record.config) for record in records],
         [f"seed {record.config.seed}" for record in records],
         [f"{record.config.steps:,} steps" for record in records],
         [record.run_id[-4:] for record in records],
     )
     for extra in extras:
         if len(set(extra)) > 1 and len(set(labels)) < len(labels):
-            labels = [f"{label}, {more}" for label, more in zip(labels, extra, strict=True)]
+            labels = [
+                f"{label}, {more}" if more else label for label, more in zip(labels, extra, strict=True)
+            ]
     return labels
+
+
+def update_label(config: RunConfig) -> str:
+    """Return what is unusual in a run's weight update, in a few words; empty where nothing is."""
+    words: list[str] = []
+    if config.optimizer != "task":
+        words.append(config.optimizer)
+    if config.lr is not None:
+        words.append(f"lr {config.lr:g}")
+    if config.update != "unscale":
+        words.append("no unscaling" if config.update == "none" else config.update)
+    if config.clip is not None:
+        words.append(f"clip {config.clip:g} {config.clip_order}")
+    if config.l2:
+        words.append(f"L2 {config.l2:g} {config.l2_order}")
+    if config.on_overflow != "skip":
+        words.append(config.on_overflow)
+    if not config.master_weights:
+        words.append(f"{config.precision.upper()} weights")
+    return ", ".join(words)
 
 
 def settings_and_results(record: RunRecord, steps: pd.DataFrame, status: RunStatus) -> dict[str, Any]:

@@ -34,10 +34,9 @@ PRESETS: Final = (
     Preset(
         name="apex",
         rule="S is halved at every overflow and doubled after 2,000 clean steps in a row, up to 2^24.",
-        source="NVIDIA apex, apex/amp/scaler.py, LossScaler (dynamic)",
+        source="NVIDIA apex of May 2025, its last, apex/amp/scaler.py, LossScaler (dynamic)",
         settings={
             "init_scale": 2.0**16,
-            "growth_factor": 2.0,
             "growth_interval": 2000,
             "min_scale": None,
             "max_scale": 2.0**24,
@@ -95,7 +94,7 @@ PRESETS: Final = (
         name="deepspeed2025",
         rule="From the 2nd overflow on, every one halves S, and one with S at its floor ends the run; S "
         "doubles at every 1,000th clean step after the last overflow.",
-        source="DeepSpeed 0.17 (2025), deepspeed/runtime/fp16/loss_scaler.py, DynamicLossScaler, as its ZeRO "
+        source="DeepSpeed 0.16 (2025), deepspeed/runtime/fp16/loss_scaler.py, DynamicLossScaler, as its ZeRO "
         "optimizers use it",
         settings=_DEEPSPEED,
         fixed=_FROM_LAST_OVERFLOW,
@@ -134,6 +133,7 @@ PRESETS: Final = (
         name="openseq2seq",
         rule="S starts at its ceiling of 2^14, is halved at every overflow, not below 1, and doubles at "
         "every 2,000th clean step.",
+        # Its count is raised while it is read, in no fixed order; we take the read to come first.
         source="OpenSeq2Seq, open_seq2seq/optimizers/automatic_loss_scaler.py, BackoffScaler",
         settings={
             "init_scale": None,
@@ -202,7 +202,7 @@ PRESETS: Final = (
         name="mindformers",
         rule="The growth interval climbs a ladder from 20 to 1,000, a rung after three growths, and falls to "
         "1 after three back-offs without a growth; S is halved at every overflow, not below 1.",
-        source="MindFormers 1.3, mindformers/wrapper/adaptive_loss_scale.py, AdaptiveLossScaleUpdateCell",
+        source="MindFormers 1.x, mindformers/wrapper/adaptive_loss_scale.py, AdaptiveLossScaleUpdateCell",
         settings={
             "init_scale": 2.0**32,
             "growth_factor": 2.0,
@@ -225,7 +225,7 @@ PRESETS: Final = (
         name="mxnet",
         rule="S is halved at every overflow and doubled after 2,000 clean steps in a row, up to 2^24, and "
         "each new S comes into force one step late.",
-        source="Apache MXNet 2.0, python/mxnet/amp/loss_scaler.py, LossScaler",
+        source="Apache MXNet 2.0 (and 1.9), python/mxnet/amp/loss_scaler.py, LossScaler",
         settings={"init_scale": 2.0**16, "growth_interval": 2000, "max_scale": 2.0**24},
         fixed={"delayed": True, "arithmetic": "fp64"},
     ),

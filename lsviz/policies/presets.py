@@ -97,7 +97,7 @@ class BackOff(Policy):
             raise ValueError(
                 f"init_scale should be above min_loss_scale ({format_number(rule.min_loss_scale)})"
             )
-        if rule.ladder and rule.ladder[0] >= rule.ladder[-1]:
+        if rule.ladder and getattr(self, "min_interval") >= rule.ladder[-1]:  # noqa: B009
             raise ValueError("min_interval should be below max_interval")
         return self
 
@@ -120,7 +120,7 @@ def interval_ladder(lowest: int, highest: int) -> tuple[int, ...]:
     """Return mindformers' growth intervals, lowest first: 20, 30, 40, 50, 100, 200, 500, 1000.
 
     Downwards from the highest, halved and rounded down to a hundred above 100, halved at 100, and by
-    half the lowest below (mindformers 1.3, mindformers/wrapper/adaptive_loss_scale.py,
+    half the lowest below (MindFormers 1.x, mindformers/wrapper/adaptive_loss_scale.py,
     ``_get_window_list``).
     """
     interval = float(highest)

@@ -86,7 +86,9 @@ class LogMax(Policy):
     needs_amax: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("scale", "x", "slow_x", "x_squared", "steps")
 
-    init_scale: Scale = Field(default=1.0, description="S at the first step.")
+    init_scale: Scale | None = Field(
+        default=None, description="S at the first step; empty: 1, or the floor where that is higher."
+    )
     beta1: _Decay = Field(default=0.99, description="Decay of the mean's moving average.")
     beta2: _Decay = Field(default=0.999, description="Decay of the deviation's moving averages.")
     deviations: float = Field(
@@ -108,7 +110,9 @@ class LogMax(Policy):
     @property
     def loss_scale(self) -> float:
         """S now."""
-        return fp32(self.init_scale) if self.scale is None else self.scale
+        if self.scale is not None:
+            return self.scale
+        return max(1.0, self.min_scale) if self.init_scale is None else fp32(self.init_scale)
 
     def update(self, outcome: Outcome) -> Self:
         """Return the policy with this step's largest gradient in its averages."""
@@ -140,7 +144,7 @@ class LogMax(Policy):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if not self.min_scale <= self.init_scale <= self.max_scale:
+        if self.min_scale > self.max_scale or not self.min_scale <= self.loss_scale <= self.max_scale:
             raise ValueError(
                 f"init_scale should lie between min_scale ({format_number(self.min_scale)}) and max_scale "
                 f"({format_number(self.max_scale)})"

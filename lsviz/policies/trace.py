@@ -24,7 +24,7 @@ class Trace:
         raised_at: The step at which the policy gave up with an error; None if it never did.
         reason: What that error says; empty if there was none.
         counters: What the policy remembered after each step, besides S.
-        unsafe_at: The first clean step whose S has no finite inverse in FP32 (S is 0 or below 2^-128):
+        unsafe_at: The first clean step whose S has no finite inverse in FP32 (S = 0, or 2^-128 and below):
             there torch.amp.GradScaler and others unscale by Inf and write Inf or NaN into the weights
             without skipping, where lsviz ends a run. None if there is none.
     """
@@ -49,7 +49,7 @@ class Trace:
 
 
 def inverse_scale(loss_scale: float) -> float:
-    """Return 1/S as FP32 has it, in which gradients are unscaled: Inf for S = 0 and below about 2^-128."""
+    """Return 1/S as FP32 has it, in which gradients are unscaled: Inf for S = 0, and for 2^-128 and below."""
     return fp32(1.0 / loss_scale) if loss_scale else math.inf
 
 

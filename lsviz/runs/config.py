@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lsviz.errors import UserError
 from lsviz.policies import Policy, PolicyError, format_policy, parse_policy
-from lsviz.runs.updates import OnOverflow, OptimizerName, Order, Update
+from lsviz.runs.updates import OnOverflow, OptimizerName, Order, Update, update_warnings
 
 Precision = Literal["fp16", "bf16", "fp32"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -108,6 +108,22 @@ class RunConfig(BaseModel):
     def initial_policy(self) -> Policy:
         """The policy value before the first step."""
         return parse_policy(self.policy)
+
+    def warnings(self, task_optimizer: str) -> list[str]:
+        """Return one sentence for everything in the chosen update that S makes wrong.
+
+        Args:
+            task_optimizer: What ``optimizer=task`` means for this task.
+        """
+        return update_warnings(
+            optimizer=task_optimizer if self.optimizer == "task" else self.optimizer,
+            update=self.update,
+            clip=self.clip,
+            clip_order=self.clip_order,
+            l2=self.l2,
+            l2_order=self.l2_order,
+            policy=self.policy,
+        )
 
     @classmethod
     def build(cls, **values: Any) -> Self:

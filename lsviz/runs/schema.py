@@ -75,10 +75,10 @@ class StepRow:
         step: Number of the step, from 0.
         loss: Unscaled loss.
         metric: The task's metric on held-out data; None where it was not measured.
-        loss_scale: S in force during the step.
-        finite: Whether all scaled gradients were finite.
-        skipped: Whether the update was not applied.
-        lr: Learning rate of the first parameter group.
+        loss_scale: S that the loss was multiplied by; of a retried step, at the last try.
+        finite: Whether all scaled gradients were finite, at the first try.
+        skipped: Whether the update was not applied. Not finite and not skipped: retried with success.
+        lr: Learning rate of the first parameter group, before 1/S is folded into it.
         grad_norm: L2 norm of all unscaled weight gradients.
         ms: Milliseconds of training, without recording.
         ms_recording: Milliseconds spent on recording and on the reference.

@@ -28,6 +28,7 @@ class TaskSpec:
         steps: Default number of steps.
         batch_size: Examples a step.
         lr: Learning rate.
+        optimizer: The task's optimizer, as ``--optimizer`` names it.
         threads: CPU threads of a run; 0 leaves it to torch. One where tensors are too small to share
             between cores: measured on two cores, two such runs at once take 10 s with one thread each
             and 22 s or more with two, while one alone gains a fifth from the second.
@@ -42,6 +43,7 @@ class TaskSpec:
     batch_size: int
     lr: float
     threads: int = 0
+    optimizer: str = "adam"
 
 
 _SPECS: Final = (

@@ -31,11 +31,14 @@ class GradientRecorder:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._activations: dict[str, ExponentHistogram] = {}
+        self._scales: dict[str, float] = {}
         self._rounding = False
         self.seconds = 0.0
 
     @contextmanager
-    def recording(self, *, rounding: bool = False) -> Iterator[None]:
+    def recording(
+        self, *, rounding: bool = False, scale_at: Callable[[Tensor], float] | None = None
+    ) -> Iterator[None]:
         """Count the output gradients of every module while the context lasts.
 
         A module that returns its child's output unchanged shares the child's tensor, and so its
@@ -44,8 +47,10 @@ class GradientRecorder:
 
         Args:
             rounding: Count what a reference histogram holds.
+            scale_at: Tells the loss scale of an output's gradient, where that is not the same for all.
         """
         self._activations = {}
+        self._scales = {}
         self._rounding = rounding
         self.seconds = 0.0
         # By gradient edge, not by tensor: an in-place operation keeps the tensor and makes a new edge.
@@ -56,6 +61,8 @@ class GradientRecorder:
                 for tensor in _tensors_of(output):
                     if not tensor.requires_grad:
                         continue
+                    if scale_at is not None:
+                        self._scales[name] = scale_at(tensor)
                     edge = get_gradient_edge(tensor)
                     names = watched.get(edge)
                     if names is not None:
@@ -74,11 +81,26 @@ class GradientRecorder:
             for handle in handles:
                 handle.remove()
 
-    def rows(self, step: int, loss_scale: float, *, reference: bool = False) -> list[ExponentRow]:
-        """Return what was counted, activations in the order of modules, then each weight's ``.grad``."""
+    def rows(
+        self,
+        step: int,
+        loss_scale: float,
+        *,
+        reference: bool = False,
+        weight_scales: Mapping[str, float] | None = None,
+    ) -> list[ExponentRow]:
+        """Return what was counted, activations in the order of modules, then each weight's ``.grad``.
+
+        Args:
+            step: Number of the step.
+            loss_scale: S, of every gradient that has none of its own.
+            reference: Whether this was the FP32 pass.
+            weight_scales: Parameter -> S of its gradient.
+        """
+        scales = {**self._scales, **(weight_scales or {})}
 
         def row(tensor: str, kind: Kind, histogram: ExponentHistogram) -> ExponentRow:
-            return ExponentRow(step, tensor, kind, reference, loss_scale, histogram)
+            return ExponentRow(step, tensor, kind, reference, scales.get(tensor, loss_scale), histogram)
 
         order = [name for name, _ in self._model.named_modules() if name in self._activations]
         rows = [row(name, "activation_grad", self._activations[name]) for name in order]

@@ -1,14 +1,43 @@
-"""From scaled gradients to a weight update: the rule ``unscale`` with ``skip`` on overflow."""
+"""From scaled gradients to new weights: unscaling, clipping, L2, the optimizer's step, FP16 weights.
+
+What each rule is for and breaks stands in `lsviz.runs.updates`.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lsviz.errors import UserError
-from lsviz.policies.base import fp32
+from lsviz.policies import Policy, inverse_scale
+from lsviz.runs.updates import Order, Update
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRule:
+    """How the update undoes S.
+
+    Attributes:
+        update: ``unscale``, ``fold-lr`` or ``none``.
+        clip: Largest gradient norm; None: no clipping.
+        clip_order: ``after`` unscaling, ``before`` it, or before it at threshold x S (``scaled``).
+        l2: Coupled L2 penalty; this times the weight joins its gradient.
+        l2_order: ``after`` unscaling and clipping, or before both, as it is (``before``) or times S
+            (``scaled``).
+        weights: None for FP32 weights; else the format that they are rounded to after every update.
+    """
+
+    update: Update = "unscale"
+    clip: float | None = None
+    clip_order: Order = "after"
+    l2: float = 0.0
+    l2_order: Order = "after"
+    weights: torch.dtype | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,52 +47,153 @@ class UpdateResult:
     Attributes:
         finite: Whether all scaled gradients were finite.
         skipped: Whether the update was left out.
-        grad_norm: L2 norm of all unscaled gradients; inf or nan where they are.
+        grad_norm: L2 norm of all unscaled gradients, before clipping; inf or nan where they are.
+        amax: Largest unscaled magnitude, inf where a gradient held Inf or NaN; None where the policy
+            does not ask.
+        large_share: Share of scaled values at or above the policy's ``large_value``, Inf and NaN
+            included; None where it does not ask.
     """
 
     finite: bool
     skipped: bool
     grad_norm: float
+    amax: float | None = None
+    large_share: float | None = None
 
 
 class ScaleVanishedError(UserError):
     """S is 0 or so small that 1/S is no finite FP32 number: no gradient can be unscaled."""
 
 
-def unscaled_step(model: nn.Module, optimizer: torch.optim.Optimizer, loss_scale: float) -> UpdateResult:
-    """Multiply every ``.grad`` by 1/S in FP32 and step the optimizer, unless one is Inf or NaN.
-
-    The check and the product are torch's own (``_amp_foreach_non_finite_check_and_unscale_``, as
-    ``torch.amp.GradScaler.unscale_`` calls it in torch 2.13): it looks at the scaled values.
+class WeightUpdate:
+    """Applies an `UpdateRule` to a model's gradients after every backward pass.
 
     Args:
-        model: Its parameters hold scaled FP32 gradients, which are unscaled in place.
+        model: Its parameters are FP32, and so are their gradients, whose values went through FP16.
         optimizer: Steps on the same parameters.
-        loss_scale: S.
-
-    Raises:
-        ScaleVanishedError: 1/S is not finite.
+        rule: How the update undoes S. FP16 weights are rounded at once.
     """
-    inverse = fp32(1.0 / loss_scale) if loss_scale else float("inf")
-    if inverse == float("inf"):
-        raise ScaleVanishedError(
-            f"the loss scale fell to {loss_scale:g}, which can't be undone (1/S is infinite): gradients "
-            "were Inf or NaN at every scale, so the cause lies in the model, the data or the learning rate"
-        )
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    found = _unscale(gradients, inverse)
-    norm = float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
-    if found:
-        return UpdateResult(finite=False, skipped=True, grad_norm=norm)
-    optimizer.step()
-    return UpdateResult(finite=True, skipped=False, grad_norm=norm)
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, rule: UpdateRule | None = None
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._rule = rule or UpdateRule()
+        self._round_weights()
+
+    def apply(self, loss_scale: float, policy: Policy | None = None) -> UpdateResult:
+        """Update the weights from scaled gradients, unless one is Inf or NaN.
+
+        With the rule ``unscale`` check and product are torch's own
+        (``_amp_foreach_non_finite_check_and_unscale_``, as ``torch.amp.GradScaler.unscale_`` calls it
+        in torch 2.13): it looks at the scaled values. ``.grad`` is left as the optimizer took it.
+
+        Args:
+            loss_scale: S.
+            policy: Asked for what it needs to know of the gradients.
+
+        Raises:
+            ScaleVanishedError: 1/S is not finite.
+        """
+        inverse = inverse_scale(loss_scale)
+        if math.isinf(inverse):
+            raise ScaleVanishedError(
+                f"the loss scale fell to {loss_scale:g}, which can't be undone (1/S is infinite): gradients "
+                "were Inf or NaN at every scale, so the cause lies in the model, the data or the learning "
+                "rate"
+            )
+        rule = self._rule
+        parameters: list[Tensor] = [p for p in self._model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        amax = largest(gradients) / loss_scale if policy and policy.needs_amax else None
+        share = None
+        if policy and policy.large_value is not None:
+            share = share_at_or_above(gradients, policy.large_value)
+
+        untouched = rule.l2_order == "after" and rule.clip_order == "after"
+        if rule.update == "unscale" and untouched:
+            finite, norm = self._unscale(gradients, inverse), total_norm(gradients)
+        else:
+            finite, norm = self._unscale(gradients, 1.0), total_norm(gradients) * inverse
+        if not finite:
+            return UpdateResult(False, True, norm, amax, share)
+
+        with torch.no_grad():
+            if not untouched:
+                self._before_unscaling(parameters, gradients, loss_scale)
+                if rule.update == "unscale" and gradients:
+                    torch._foreach_mul_(gradients, inverse)
+            if rule.clip is not None and rule.clip_order == "after":
+                nn.utils.clip_grad_norm_(parameters, rule.clip)
+            if rule.l2 and rule.l2_order == "after" and gradients:
+                torch._foreach_add_(gradients, parameters, alpha=rule.l2)
+        with self._learning_rates_times(inverse if rule.update == "fold-lr" else 1.0):
+            self._optimizer.step()
+        self._round_weights()
+        return UpdateResult(True, False, norm, amax, share)
+
+    @property
+    def lr(self) -> float:
+        """The optimizer's learning rate, before any folding."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def _before_unscaling(self, parameters: list[Tensor], gradients: list[Tensor], loss_scale: float) -> None:
+        rule = self._rule
+        if rule.l2 and rule.l2_order != "after" and gradients:
+            factor = loss_scale if rule.l2_order == "scaled" else 1.0
+            torch._foreach_add_(gradients, parameters, alpha=rule.l2 * factor)
+        if rule.clip is not None and rule.clip_order != "after":
+            factor = loss_scale if rule.clip_order == "scaled" else 1.0
+            nn.utils.clip_grad_norm_(parameters, rule.clip * factor)
+
+    @staticmethod
+    def _unscale(gradients: list[Tensor], inverse: float) -> bool:
+        """Multiply in place and return whether all were finite before."""
+        if not gradients:
+            return True
+        device = gradients[0].device
+        found = torch.zeros(1, device=device)
+        factor = torch.full((1,), inverse, device=device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, factor)
+        return not found.item()
+
+    @contextmanager
+    def _learning_rates_times(self, factor: float) -> Iterator[None]:
+        groups = self._optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        for group, lr in zip(groups, before, strict=True):
+            group["lr"] = lr * factor
+        try:
+            yield
+        finally:
+            for group, lr in zip(groups, before, strict=True):
+                group["lr"] = lr
+
+    @torch.no_grad()
+    def _round_weights(self) -> None:
+        if self._rule.weights is None:
+            return
+        for parameter in self._model.parameters():
+            parameter.copy_(parameter.to(self._rule.weights))
 
 
-def _unscale(gradients: list[Tensor], inverse: float) -> bool:
+def total_norm(gradients: Sequence[Tensor]) -> float:
+    """Return the L2 norm of all values together; 0 without gradients."""
+    return float(nn.utils.get_total_norm(list(gradients))) if gradients else 0.0
+
+
+def largest(gradients: Sequence[Tensor]) -> float:
+    """Return the largest magnitude of all values together; Inf where one is Inf or NaN."""
     if not gradients:
-        return False
-    device = gradients[0].device
-    found = torch.zeros(1, device=device)
-    factor = torch.full((1,), inverse, device=device)
-    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, factor)
-    return bool(found.item())
+        return 0.0
+    value = float(torch.stack(torch._foreach_norm(list(gradients), math.inf)).max())
+    return value if math.isfinite(value) else math.inf
+
+
+def share_at_or_above(gradients: Sequence[Tensor], limit: float) -> float:
+    """Return the share of values whose magnitude is at or above a limit; Inf and NaN count."""
+    values = sum(g.numel() for g in gradients)
+    if not values:
+        return 0.0
+    return float(torch.stack([(~(g.abs() < limit)).sum() for g in gradients]).sum()) / values

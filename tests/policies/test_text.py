@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -9,14 +10,19 @@ from hypothesis import strategies as st
 from lsviz.policies import (
     POLICIES,
     Constant,
-    GradScaler,
+    Layerwise,
+    LogMax,
     NoScaling,
     Outcome,
+    Policy,
     PolicyError,
+    PolicyStoppedError,
     format_policy,
     parse_policy,
     policy_from_dict,
 )
+
+GradScaler = POLICIES["gradscaler"]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +34,10 @@ from lsviz.policies import (
         ("constant: 2^10", Constant(scale=1024)),
         ("constant:1e3", Constant(scale=1000)),
         ("dynamic", GradScaler()),
+        ("logmax:inf_rule=published,max_scale=2^10", LogMax(inf_rule="published", max_scale=2**10)),
+        ("deepspeed:consecutive_hysteresis=true", POLICIES["deepspeed"](consecutive_hysteresis=True)),
+        ("deepspeed:raise_at_min_scale=0", POLICIES["deepspeed"](raise_at_min_scale=False)),
+        ("layerwise:init_scale=8", Layerwise(init_scale=8)),
         (" gradscaler:growth_interval=4,init_scale=2^8", GradScaler(init_scale=256, growth_interval=4)),
     ],
 )
@@ -72,17 +82,42 @@ def test_no_text_raises_anything_else(text: str) -> None:
     assert parse_policy(format_policy(policy)) == policy
 
 
+UNUSUAL = {
+    "gradscaler": {"init_scale": 3.7, "growth_interval": 3, "growth_factor": 1.9, "backoff_factor": 0.3},
+    "metaseq": {"growth_interval": 3, "tolerance": 0.3},
+    "fairseq": {"growth_interval": 2, "tolerance": 0.2, "min_loss_scale": 2**-100},
+    "deepspeed": {"growth_interval": 2, "raise_at_min_scale": False, "consecutive_hysteresis": True},
+    "deepspeed2025": {"growth_interval": 2, "raise_at_min_scale": False},
+    "mindformers": {"min_interval": 2, "max_interval": 16, "growth_interval": 2},
+    "mxnet": {"growth_interval": 2},
+    "paddle": {"decr_every_n": 3, "backoff_factor": 0.7},
+    "patent": {"margin": 2},
+    "logmax": {"inf_rule": "published", "deviations": 1.5},
+    "layerwise": {"growth_interval": 2},
+}
+
+
+def random_outcome(chance: random.Random) -> Outcome:
+    finite = chance.random() < 0.7
+    amax = 2.0 ** chance.uniform(-40, 10) if finite else chance.choice([float("inf"), float("nan")])
+    names = ["layer1", "encoder.0", "odd, name=1/2@x+y:z", ""]
+    layers = {name: chance.random() < 0.7 for name in names if chance.random() < 0.8}
+    return Outcome(finite, amax, chance.choice([0.0, 1e-9, 0.5]), layers)
+
+
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("seed", range(5))
 def test_every_field_survives_after_100_random_updates(name: str, seed: int) -> None:
     chance = random.Random(seed)
-    policy = POLICIES[name]()
-    if name == "gradscaler":
-        policy = GradScaler(init_scale=3.7, growth_interval=3, growth_factor=1.9, backoff_factor=0.3)
+    settings = UNUSUAL.get(name, {}) if seed % 2 else {}
+    policy: Policy = POLICIES[name](**settings)
     for _ in range(100):
-        policy = policy.update(Outcome(finite=chance.random() < 0.7))
+        try:
+            policy = policy.update(random_outcome(chance))
+        except PolicyStoppedError:
+            policy = POLICIES[name](**settings)
         assert parse_policy(format_policy(policy)) == policy
-        assert policy_from_dict(policy.to_dict()) == policy
+        assert policy_from_dict(json.loads(json.dumps(policy.to_dict(), allow_nan=False))) == policy
 
 
 def test_from_dict_refuses_unknown_keys() -> None:
@@ -91,8 +126,10 @@ def test_from_dict_refuses_unknown_keys() -> None:
 
 
 @pytest.mark.parametrize("cls", POLICIES.values())
-def test_every_policy_tells_its_rule_and_source(cls: type[GradScaler]) -> None:
+def test_every_policy_tells_its_rule_and_source(cls: type[Policy]) -> None:
     assert cls.rule.endswith(".")
     assert cls.source
     for key in cls.settings():
         assert cls.model_fields[key].description
+    if cls.name not in ("none", "constant"):
+        assert cls.settings()[0] == "init_scale"

@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from lsviz.errors import UserError
-from lsviz.policies import Constant, GradScaler, NoScaling, trace_amax, trace_overflows
+from lsviz.policies import POLICIES, Constant, NoScaling, parse_policy, trace_amax, trace_overflows
 
-
-def test_the_golden_trace() -> None:
-    policy = GradScaler(init_scale=2.0**8, growth_interval=4)
-    trace = trace_overflows(policy, "OO....O.........O.O.....")
-    expected = [7, 6, 6, 6, 6, 7, 6, 6, 6, 6, 7, 7, 7, 7, 8, 8, 7, 7, 6, 6, 6, 6, 7, 7]
-    assert [int(math.log2(s)) for s in trace.scales] == expected
-    assert trace.skipped == [0, 1, 6, 16, 18]
-    assert trace.raised_at is None
+GradScaler = POLICIES["gradscaler"]
 
 
 def test_constants_skip_and_stay() -> None:
@@ -42,3 +35,42 @@ def test_a_strange_pattern_is_refused() -> None:
         trace_overflows(NoScaling(), "O.x")
     with pytest.raises(UserError, match=r"can't be negative, got -1\.0 at step 0"):
         trace_amax(NoScaling(), [-1.0])
+
+
+def test_counters_are_told_at_every_step() -> None:
+    trace = trace_overflows(parse_policy("megatron:growth_interval=3"), "O..O")
+    assert trace.counters == [
+        {"clean_steps": 0, "overflows": 1},
+        {"clean_steps": 1, "overflows": 1},
+        {"clean_steps": 2, "overflows": 1},
+        {"clean_steps": 0, "overflows": 2},
+    ]
+
+
+def torch_weight_after(pattern: str, init_scale: float) -> float:
+    """A weight after real GradScaler steps, whose loss is never scaled by a number that FP32 lacks."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    for char in pattern:
+        scaler.scale(weight.sum())
+        weight.grad = torch.full((1,), math.inf if char == "O" else 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+    return float(weight.detach())
+
+
+@pytest.mark.parametrize("overflows", range(6))
+def test_the_warning_comes_where_torch_would_corrupt_the_weights(overflows: int) -> None:
+    pattern = "O" * overflows + "."
+    trace = trace_overflows(parse_policy("gradscaler:init_scale=2^-125"), pattern)
+    corrupt = not math.isfinite(torch_weight_after(pattern, 2.0**-125))
+    assert (trace.unsafe_at is not None) == corrupt == (overflows >= 3)
+    assert ("1/S is infinite" in trace.warning) == corrupt
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_can_be_traced_both_ways(name: str) -> None:
+    policy = POLICIES[name]()
+    assert len(trace_overflows(policy, "..O..O...").scales) == 9
+    assert len(trace_amax(policy, [0.5, 0.0, math.inf, math.nan, 2**-30, 1e-3]).scales) == 6

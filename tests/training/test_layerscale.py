@@ -1,0 +1,205 @@
+"""A scale per layer: exact on models of every shape, blamed on the right layer, on real gradients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lsviz.policies import Layerwise
+from lsviz.policies.layerwise import LayerScale
+from lsviz.training.engine import Engine
+from lsviz.training.layerscale import LayerScaling, UntrackedTensorError
+from lsviz.training.recorder import GradientRecorder
+
+
+class Chain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bottom, self.middle, self.top = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        top: Tensor = self.top(torch.sigmoid(self.middle(torch.sigmoid(self.bottom(x)))))
+        return top
+
+
+class Everything(nn.Module):
+    """Embedding, attention, LSTM, batch norm, convolution; branches that meet, tied weights, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 16)
+        block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
+        self.lstm = nn.LSTM(16, 16, batch_first=True)
+        self.norm = nn.BatchNorm1d(16)
+        self.convolution = nn.Conv1d(16, 16, 3, padding=1)
+        self.bias = nn.Parameter(torch.zeros(16))
+        self.output = nn.Linear(16, 11)
+        self.output.weight = self.embedding.weight
+        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embedding(x)
+        h = h + self.encoder(h)
+        recurrent, _ = self.lstm(h)
+        h = torch.cat([h[:, :2], recurrent[:, 2:]], 1) + self.bias
+        h = self.norm(self.frozen(h).transpose(1, 2))
+        h = h + torch.relu_(self.convolution(h))
+        h += 0.5 * h.mean(-1, keepdim=True)
+        logits: Tensor = self.output(h.mean(-1))
+        return logits
+
+
+def scaled(model: nn.Module, choose: Callable[[str], float]) -> tuple[LayerScaling, Layerwise]:
+    layers = LayerScaling(model)
+    names = set(layers._owners.values())
+    policy = Layerwise(layers=tuple(LayerScale(name, choose(name), 0) for name in sorted(names)))
+    return layers, policy
+
+
+def backward(layers: LayerScaling, policy: Layerwise, loss_of: Callable[[], Tensor]) -> None:
+    with layers.forward(policy):
+        loss = loss_of()
+    (loss.float() * layers.scale_at(loss)).backward()
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [Chain, Everything])
+def test_updates_are_exact_whatever_the_scales(kind: type[nn.Module], seed: int) -> None:
+    torch.manual_seed(0)
+    model = kind()
+    x = torch.randn(4, 8) if kind is Chain else torch.randint(0, 11, (4, 7))
+    y = torch.randint(0, 4, (4,))
+
+    def loss_of() -> Tensor:
+        return nn.functional.cross_entropy(model(x), y)
+
+    loss_of().backward()
+    expected = gradients(model)
+    model.zero_grad()
+    chance = random.Random(seed)
+    layers, policy = scaled(model, lambda name: 2.0 ** chance.randint(-20, 20))
+    backward(layers, policy, loss_of)
+    before = gradients(model)
+    for name, scale in layers.weight_scales.items():
+        assert torch.equal(before[name], expected[name] * scale), name
+    layers.unscale()
+    after = gradients(model)
+    assert after.keys() == expected.keys()
+    for name in expected:
+        assert torch.equal(after[name], expected[name]), name
+    assert all(layers.outcomes().values())
+
+
+def test_one_scale_for_all_is_the_constant_policy_bit_for_bit_in_fp16() -> None:
+    torch.manual_seed(1)
+    model, x, y = Chain(), torch.randn(4, 8), torch.randint(0, 4, (4,))
+    engine = Engine.resolve("fp16", "cpu")
+    with engine.active():
+        with engine.autocast():
+            loss = nn.functional.cross_entropy(model(x), y)
+        (loss.float() * 1024).backward()
+        expected = gradients(model)
+        model.zero_grad()
+        layers, policy = scaled(model, lambda name: 1024.0)
+
+        def loss_of() -> Tensor:
+            with engine.autocast():
+                return nn.functional.cross_entropy(model(x), y)
+
+        backward(layers, policy, loss_of)
+    assert all(torch.equal(g, expected[n]) for n, g in gradients(model).items())
+
+
+@pytest.mark.parametrize("guilty", ["bottom", "middle", "top"])
+def test_only_the_layer_where_the_overflow_begins_is_blamed(guilty: str) -> None:
+    torch.manual_seed(2)
+    model, x, y = Chain(), torch.randn(4, 8), torch.randint(0, 4, (4,))
+    engine = Engine.resolve("fp16", "cpu")
+    layers, policy = scaled(model, lambda name: 2.0**40 if name == guilty else 64.0)
+
+    def loss_of() -> Tensor:
+        with engine.autocast():
+            return nn.functional.cross_entropy(model(x), y)
+
+    with engine.active():
+        backward(layers, policy, loss_of)
+    outcomes = layers.outcomes()
+    assert [name for name, finite in outcomes.items() if not finite] == [guilty]
+    order = ["top", "middle", "bottom"]
+    # What lies below received Inf or NaN: nothing is known of it. What lies above is clean.
+    assert sorted(outcomes, key=order.index) == order[: order.index(guilty) + 1]
+
+
+def test_a_layer_below_recovers_what_one_global_scale_flushes() -> None:
+    """Each layer's gradient, at its own S, keeps values that S = 1 loses."""
+    torch.manual_seed(3)
+    model, x, y = Chain(), torch.randn(64, 8), torch.randint(0, 4, (64,))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.02)
+    engine = Engine.resolve("fp16", "cpu")
+
+    def loss_of() -> Tensor:
+        with engine.autocast():
+            return nn.functional.cross_entropy(model(x), y)
+
+    zeros = {}
+    for scale in (1.0, 2.0**16):
+        model.zero_grad()
+        layers, policy = scaled(model, lambda name, s=scale: s if name == "bottom" else 8.0)  # type: ignore[misc]
+        with engine.active():
+            backward(layers, policy, loss_of)
+        assert model.bottom.weight.grad is not None
+        zeros[scale] = int((model.bottom.weight.grad == 0).sum())
+    assert zeros[2.0**16] < zeros[1.0] / 2
+
+
+def test_recorded_rows_carry_each_layers_scale() -> None:
+    torch.manual_seed(4)
+    model, x, y = Chain(), torch.randn(4, 8), torch.randint(0, 4, (4,))
+    scales = {"bottom": 2.0**12, "middle": 2.0**6, "top": 4.0}
+    layers, policy = scaled(model, lambda name: scales[name])
+    recorder = GradientRecorder(model)
+    with recorder.recording(scale_at=layers.scale_at):
+        backward(layers, policy, lambda: nn.functional.cross_entropy(model(x), y))
+    rows = recorder.rows(0, 4.0, weight_scales=layers.weight_scales)
+    by_name = {row.tensor: row for row in rows}
+    for name, scale in scales.items():
+        assert by_name[name].loss_scale == by_name[f"{name}.weight"].loss_scale == scale
+    model.zero_grad()
+    plain = GradientRecorder(model)
+    with plain.recording():
+        nn.functional.cross_entropy(model(x), y).backward()
+    for row in plain.rows(0, 1.0):
+        scale = by_name[row.tensor].loss_scale
+        assert by_name[row.tensor].histogram.amax == row.histogram.amax * scale
+
+
+class Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        return gradients[0] * 2
+
+
+def test_what_can_not_be_followed_is_said() -> None:
+    model, x = Chain(), torch.randn(4, 8)
+    layers, policy = scaled(model, lambda name: 1.0)
+
+    def loss_of() -> Tensor:
+        return torch.sum(Hidden.apply(model(x)))  # type: ignore[no-any-return]
+
+    with pytest.raises(UntrackedTensorError, match="custom autograd Function; choose another policy"):
+        backward(layers, policy, loss_of)
