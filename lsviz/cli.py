@@ -126,12 +126,12 @@ def run(
         record_every=record_every,
         reference_every=reference_every,
     )
-    for warning in config.warnings(spec.optimizer):
-        print_error(f"warning: {warning}")
     # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
     from lsviz.training.engine import Engine
 
     Engine.resolve(config.precision, config.device)
+    for warning in config.warnings(spec.optimizer):
+        print_error(f"warning: {warning}")
     from lsviz.jobs.worker import execute_run, stop_on_signals
 
     path = create_run(out or default_root(), config)

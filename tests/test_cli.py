@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lsviz.policies import POLICIES
 from lsviz.runs.reader import open_run
 from tests.conftest import clean_environment
 
@@ -106,6 +107,40 @@ def test_trace_follows_overflows_and_amax(tmp_path: Path) -> None:
     assert "overflow, skipped" in plain
 
 
+def test_trace_tells_where_a_policy_gives_up_and_where_torch_would_corrupt(tmp_path: Path) -> None:
+    done = lsviz("trace", "--policy", "deepspeed:init_scale=2", "--overflow", "OOO.", "--json", cwd=tmp_path)
+    assert strict(done.stdout) == {"scales": [2, 1], "skipped": [0, 1, 2], "raised_at": 2}
+    assert "deepspeed gives up at step 2: overflow with the loss scale already at its floor" in done.stderr
+    done = lsviz("trace", "--policy", "gradscaler:init_scale=2^-126", "--overflow", "OO.", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "warning: at step 2 S is 2^-128 and 1/S is infinite" in done.stderr
+    assert "clean steps 1" in done.stdout
+
+
+def test_policies_lists_all_with_rule_and_source(tmp_path: Path) -> None:
+    rows = strict(lsviz("policies", "--json", cwd=tmp_path).stdout)
+    assert isinstance(rows, list)
+    assert [row["name"] for row in rows] == list(POLICIES)
+    megatron = next(row for row in rows if row["name"] == "megatron")
+    assert megatron["settings"]["init_scale"] == 2**32
+    table = lsviz("policies", cwd=tmp_path).stdout
+    assert "settings: init_scale=2^32, growth_factor=2" in table
+
+
+def test_run_takes_update_rules_and_warns_where_they_are_wrong(tmp_path: Path) -> None:
+    rules = ["--policy", "constant:8", "--update", "fold-lr", "--clip", "1", "--clip-order", "scaled"]
+    more = ["--l2", "0.1", "--l2-order", "scaled", "--on-overflow", "retry", "--no-master-weights"]
+    done = lsviz("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("lsviz: warning: fold-lr with Adam")
+    config = open_run(strict(done.stdout)["path"]).config  # type: ignore[index]
+    assert (config.update, config.clip, config.clip_order) == ("fold-lr", 1, "scaled")
+    assert (config.l2, config.l2_order, config.on_overflow) == (0.1, "scaled", "retry")
+    assert not config.master_weights
+    done = lsviz("run", *QUICK, *rules, "--optimizer", "sgd", "--lr", "0.1", cwd=tmp_path)
+    assert done.stderr == ""
+
+
 def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
     report = strict(lsviz("doctor", "--json", cwd=tmp_path).stdout)
     assert isinstance(report, dict)
@@ -136,6 +171,19 @@ ERRORS = [
     (["run"], "Missing option '--task'"),
     (["run", *QUICK, "--out", "/proc/lsviz"], "can't write runs to '/proc/lsviz'"),
     (["run", *QUICK, "--out", "/dev/null"], "can't write runs to '/dev/null'"),
+    (
+        ["run", *QUICK, "--update", "divide"],
+        "unknown update 'divide'; choose one of: unscale, fold-lr or none",
+    ),
+    (["run", *QUICK, "--clip", "0"], "clip: should be greater than 0, got 0"),
+    (["run", *QUICK, "--clip-order", "x"], "unknown clip_order 'x'; choose one of: after, before or scaled"),
+    (["run", *QUICK, "--optimizer", "lion"], "unknown optimizer 'lion'; choose one of: task, sgd"),
+    (["run", *QUICK, "--policy", "layerwise", "--update", "fold-lr"], "it takes update=unscale"),
+    (
+        ["run", *QUICK, "--precision", "fp32", "--no-master-weights"],
+        "master_weights=false needs precision fp16 or bf16",
+    ),
+    (["run", *QUICK, "--policy", "jmp:hysteresis=2"], "jmp has no key 'hysteresis'; it takes: init_scale"),
     (["trace", "--policy", "none"], "trace takes one of --overflow and --amax"),
     (["trace", "--policy", "none", "--overflow", "Oo"], "got 'o' at position 1"),
     (["trace", "--policy", "none", "--amax", "nowhere.json"], "can't read 'nowhere.json'"),

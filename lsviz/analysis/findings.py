@@ -28,10 +28,11 @@ class RunShares:
     Attributes:
         precision: ``fp16``, ``bf16`` or ``fp32``.
         policy: The policy's string form.
-        loss_scale: S at the step shown.
+        loss_scale: S at the step shown; the smallest, where every layer has its own.
         flushed: Layer -> flushed share, lowest layer first; empty where nothing was recorded.
         total: Flushed share of all layers' values together.
         overflow: Layer -> share of its values that became Inf or NaN.
+        highest_scale: The largest S of any layer.
     """
 
     precision: str
@@ -40,6 +41,13 @@ class RunShares:
     flushed: Mapping[str, float]
     total: float
     overflow: Mapping[str, float] = field(default_factory=dict)
+    highest_scale: float = 0.0
+
+    @property
+    def scale_words(self) -> str:
+        """S in words: ``S = 1,024``, or ``S from 8 to 1,024, by layer``."""
+        low, high = format_scale(self.loss_scale), format_scale(self.highest_scale)
+        return f"S from {low} to {high}, by layer" if self.highest_scale > self.loss_scale else f"S = {low}"
 
     @property
     def overflowed(self) -> list[str]:
@@ -65,7 +73,8 @@ def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Se
     return RunShares(
         precision=config.precision,
         policy=config.policy,
-        loss_scale=float(recorded["loss_scale"].iloc[0]) if len(recorded) else 0.0,
+        loss_scale=float(recorded["loss_scale"].min()) if len(recorded) else 0.0,
+        highest_scale=float(recorded["loss_scale"].max()) if len(recorded) else 0.0,
         flushed={k: float(by_layer["flushed"][k]) for k in layers if k in by_layer["flushed"]},
         total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
         overflow={k: float(by_layer["overflow"][k]) for k in layers if k in by_layer["overflow"]},

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.analysis.findings import RunShares, format_percent, format_scale
+from lsviz.analysis.findings import RunShares, format_percent
 from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.charts.theme import (
     PALETTES,
@@ -93,7 +93,7 @@ def run_facet(
     if metric is not None:
         value = format_percent(metric) if record.metric_name == "accuracy" else f"{metric:.4g}"
         ending = f"ends at {value} {record.metric_name or ''}".rstrip()
-    scale = f"S = {format_scale(shares.loss_scale)}" if shares.loss_scale else "not recorded at this step"
+    scale = shares.scale_words if shares.loss_scale else "not recorded at this step"
     return Facet(
         title=label,
         subtitle=scale,

@@ -47,6 +47,40 @@ class Palette:
     others: tuple[str, ...]
 
 
+_POLICY_COLOURS: Final[dict[str, tuple[str, str]]] = {
+    "none": ("#b0357f", "#f28cc8"),
+    "constant": ("#00795a", "#3fd0a4"),
+    "gradscaler": ("#5b46b2", "#a99af5"),
+    "megatron": ("#284700", "#c2fd91"),
+    "deepspeed": ("#79720e", "#a69c13"),
+    "patent": ("#525b2b", "#b9c491"),
+    "layerwise": ("#034649", "#a1fafe"),
+    "apex": ("#935e62", "#bf878b"),
+    "histogram": ("#754455", "#e4abbd"),
+    "fairseq": ("#0c606d", "#21d4f0"),
+    "logmax": ("#8f4ab4", "#b77adb"),
+    "keras": ("#bc3650", "#e56c7c"),
+    "jmp": ("#742e97", "#dca2ff"),
+    "paddle": ("#048634", "#4bb160"),
+    "flax": ("#137c8d", "#17aac1"),
+    "metaseq": ("#5b4c76", "#c4b4e5"),
+    "tf": ("#65036a", "#fedbfe"),
+    "mindspore": ("#016826", "#73d885"),
+    "colossalai": ("#6d58ca", "#9587ef"),
+    "openseq2seq": ("#5f774c", "#88a275"),
+    "mxnet": ("#7c638c", "#a78cb8"),
+    "mindformers": ("#2a624b", "#93cdb3"),
+    "deepspeed2025": ("#9d1137", "#ff9ea7"),
+    "deepspeed-fused": ("#433f09", "#eeebb5"),
+    "apex-fp16utils": ("#3a7c72", "#65a79b"),
+    "apex-contrib": ("#750526", "#ffdfe1"),
+}
+"""Every policy's colour in light and dark.
+
+Of one hue each, as far from each other and from the regions' colours as text of contrast AA allows;
+where many meet in one figure, lines carry their names and dashes too."""
+
+
 PALETTES: Final[dict[Mode, Palette]] = {
     "light": Palette(
         text="#1f2a44",
@@ -72,7 +106,7 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.OVERFLOW: "rgba(138,47,0,0.14)",
         },
         neutral="#66707f",
-        policies={"none": "#b0357f", "constant": "#00795a", "gradscaler": "#5b46b2"},
+        policies={name: light for name, (light, _) in _POLICY_COLOURS.items()},
         others=("#0b7a86", "#7a5230", "#6b7a00"),
     ),
     "dark": Palette(
@@ -99,7 +133,7 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.OVERFLOW: "rgba(255,106,61,0.18)",
         },
         neutral="#9aa4b5",
-        policies={"none": "#f28cc8", "constant": "#3fd0a4", "gradscaler": "#a99af5"},
+        policies={name: dark for name, (_, dark) in _POLICY_COLOURS.items()},
         others=("#4fc3d0", "#c79a73", "#c0cc4d"),
     ),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from lsviz.errors import UserError
 from lsviz.formats import FP16
-from lsviz.policies.base import Outcome, Policy, PolicyStoppedError, fp32
+from lsviz.policies.base import Outcome, Policy, PolicyStoppedError, format_number, fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Trace:
             return ""
         scale = self.scales[self.unsafe_at - 1]
         return (
-            f"at step {self.unsafe_at} S is {scale:g} and 1/S is infinite: the real scaler would write Inf "
-            "or NaN into the weights here without skipping the step; lsviz ends a run instead"
+            f"at step {self.unsafe_at} S is {format_number(scale)} and 1/S is infinite: the real scaler would "
+            "write Inf or NaN into the weights here without skipping the step; lsviz ends a run instead"
         )
 
 

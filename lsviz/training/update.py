@@ -99,9 +99,9 @@ class WeightUpdate:
         inverse = inverse_scale(loss_scale)
         if math.isinf(inverse):
             raise ScaleVanishedError(
-                f"the loss scale fell to {loss_scale:g}, which can't be undone (1/S is infinite): gradients "
-                "were Inf or NaN at every scale, so the cause lies in the model, the data or the learning "
-                "rate"
+                f"the loss scale fell to {loss_scale:g}, which can't be undone (1/S is infinite; "
+                "torch.amp.GradScaler would now write Inf or NaN into the weights): gradients were Inf or "
+                "NaN at every scale, so the cause lies in the model, the data or the learning rate"
             )
         rule = self._rule
         parameters: list[Tensor] = [p for p in self._model.parameters() if p.grad is not None]
