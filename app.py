@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsviz.ui.main import main
+from lsviz.ui.frame.main import main
 from lsviz.ui.serving import SCRIPT, in_script, warm_up
 
 if in_script():

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY, SAMPLES
 
 
 @pytest.mark.parametrize(
-    "module", ["lsviz", "lsviz.cli", "lsviz.ui.main", "lsviz.charts.exponents", "lsviz.runs.store"]
+    "module", ["lsviz", "lsviz.cli", "lsviz.ui.frame.main", "lsviz.charts.exponents", "lsviz.runs.store"]
 )
 def test_importing_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

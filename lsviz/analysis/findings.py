@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -99,6 +100,11 @@ def format_scale(loss_scale: float) -> str:
     if mantissa == 0.5 and not -4 < exponent - 1 < 14:
         return f"2{str(exponent - 1).translate(_SUPERSCRIPTS)}"
     return f"{loss_scale:,.0f}" if float(loss_scale).is_integer() else f"{loss_scale:g}"
+
+
+def format_powers(text: str) -> str:
+    """Return text with powers such as 2^-5 as people write them: 2⁻⁵."""
+    return re.sub(r"(\d)\^(-?\d+)", lambda m: m[1] + m[2].translate(_SUPERSCRIPTS), text)
 
 
 def finding(runs: Sequence[RunShares]) -> str:

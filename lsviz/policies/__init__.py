@@ -11,7 +11,7 @@ from lsviz.policies.text import (
     parse_policy,
     policy_from_dict,
 )
-from lsviz.policies.trace import Trace, inverse_scale, trace_amax, trace_overflows
+from lsviz.policies.trace import Trace, inverse_scale, parse_amax, trace_amax, trace_overflows
 
 __all__ = [
     "ALIASES",
@@ -30,6 +30,7 @@ __all__ = [
     "format_number",
     "format_policy",
     "inverse_scale",
+    "parse_amax",
     "parse_policy",
     "policy_from_dict",
     "trace_amax",

@@ -7,6 +7,7 @@ command and replay all drive it with the same `Outcome`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
@@ -15,6 +16,8 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from lsviz.errors import UserError
+
+_POWER = re.compile(r"([0-9.]+)\^([+-]?[0-9]{1,4})")
 
 MIN_SCALE = 2.0**-126
 MAX_SCALE = 2.0**126
@@ -66,6 +69,22 @@ def fp32(value: float) -> float:
     """Round to FP32, the type in which most libraries keep their scale; too large gives Inf."""
     with np.errstate(over="ignore", under="ignore"):
         return float(np.float32(value))
+
+
+def parse_number(text: str) -> float | int:
+    """Return the number that is written ``1024``, ``1e3``, ``2^10`` or ``inf``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    text = text.strip()
+    power = _POWER.fullmatch(text)
+    try:
+        if power:
+            return float(power[1]) ** int(power[2])
+        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else float(text)
+    except (OverflowError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is out of range") from None
 
 
 def format_number(value: float) -> str:

@@ -6,13 +6,12 @@ Numbers may be written ``1024``, ``1e3`` or ``2^10``, yes and no ``true`` and ``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, get_origin
 
 from pydantic import ValidationError
 
-from lsviz.policies.base import Policy, PolicyError, format_number
+from lsviz.policies.base import Policy, PolicyError, format_number, parse_number
 from lsviz.policies.constant import Constant, NoScaling
 from lsviz.policies.layerwise import Layerwise, format_layers
 from lsviz.policies.libraries import PRESETS
@@ -33,8 +32,6 @@ POLICIES: Final[dict[str, type[Policy]]] = {cls.name: cls for cls in _CLASSES}
 """Every policy by its name, in the order of menus."""
 
 ALIASES: Final[dict[str, str]] = {"dynamic": "gradscaler"}
-
-_POWER = re.compile(r"([0-9.]+)\^([+-]?[0-9]{1,4})")
 
 
 def parse_policy(text: str) -> Policy:
@@ -126,12 +123,9 @@ def _parse_value(cls: type[Policy], key: str, text: str) -> float | int | bool |
         return known[text.lower()]
     if get_origin(kind) in (Literal, tuple):
         return text
-    power = _POWER.fullmatch(text)
     try:
-        if power:
-            return float(power[1]) ** int(power[2])
-        return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text) else float(text)
-    except (ValueError, OverflowError, ZeroDivisionError):
+        return parse_number(text)
+    except ValueError:
         raise PolicyError(
             f"{cls.name}: {key} takes a number such as 1024, 0.5 or 2^10, got {text!r}"
         ) from None

@@ -9,7 +9,7 @@ from typing import Any
 
 from lsviz.errors import UserError
 from lsviz.formats import FP16
-from lsviz.policies.base import Outcome, Policy, PolicyStoppedError, format_number, fp32
+from lsviz.policies.base import Outcome, Policy, PolicyStoppedError, format_number, fp32, parse_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,31 @@ class Trace:
             return ""
         scale = self.scales[self.unsafe_at - 1]
         return (
-            f"at step {self.unsafe_at} S is {format_number(scale)} and 1/S is infinite: the real scaler would "
-            "write Inf or NaN into the weights here without skipping the step; lsviz ends a run instead"
+            f"at step {self.unsafe_at} S is {format_number(scale)} and 1/S is infinite: the real scaler "
+            "would write Inf or NaN into the weights here without skipping the step; lsviz ends a run instead"
         )
 
 
 def inverse_scale(loss_scale: float) -> float:
     """Return 1/S as FP32 has it, in which gradients are unscaled: Inf for S = 0, and for 2^-128 and below."""
     return fp32(1.0 / loss_scale) if loss_scale else math.inf
+
+
+def parse_amax(text: str) -> list[float]:
+    """Return the numbers of a list such as ``0.5 2^-10, inf``, parted by spaces, commas or lines.
+
+    Raises:
+        UserError: One is no number.
+    """
+    values = []
+    for part in text.replace(",", " ").split():
+        try:
+            values.append(float(parse_number(part)))
+        except ValueError:
+            raise UserError(
+                f"largest gradients are numbers such as 0.5, 2^-10 or inf, got {part[:40]!r}"
+            ) from None
+    return values
 
 
 def trace_overflows(policy: Policy, pattern: str) -> Trace:

@@ -10,15 +10,15 @@ import streamlit as st
 from lsviz.analysis.compare import list_frame
 from lsviz.errors import UserError
 from lsviz.jobs.manager import live_status, submit_run
-from lsviz.policies import POLICIES, parse_policy
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.policy_form import policy_form
 from lsviz.ui.state import run_store, watch
 from lsviz.ui.text import plain
+from lsviz.ui.update_form import show_update_warnings, update_form
 
-_POLICY_EXAMPLES = ["none", "constant:1024", "constant:8", "gradscaler", "gradscaler:growth_interval=200"]
 RECENT = 8
 _NEW_TASK = "_new_task"
 
@@ -37,17 +37,7 @@ def launch_form() -> None:
     )
     spec = find_task(task)
     st.caption(f"**{spec.title}.** {spec.teaches}")
-    asked = st.session_state.get("policy") or st.query_params.get("policy")
-    policy = st.selectbox(
-        "Loss-scaling policy",
-        list(dict.fromkeys([*_POLICY_EXAMPLES, *([asked] if asked else [])])),
-        index=1,
-        key="policy",
-        bind="query-params",
-        accept_new_options=True,
-        help="Choose or type one: constant:2^14, gradscaler:init_scale=1024,growth_interval=50, ...",
-    )
-    _explain_policy(policy or "")
+    policy = policy_form("policy", "constant")
     precision = st.segmented_control(
         "Precision",
         PRECISIONS,
@@ -71,6 +61,7 @@ def launch_form() -> None:
     seed = seed_column.number_input(
         "Seed", 0, MAX_SEED, 0, key="seed", bind="query-params", help="Of weights, batches and dropout."
     )
+    update = update_form(spec)
     with st.expander("Recording"):
         record_every = st.number_input(
             "Record every N steps",
@@ -90,16 +81,18 @@ def launch_form() -> None:
             bind="query-params",
             help="The same weights and batch in FP32, to tell what was flushed. 0 turns it off.",
         )
+    show_update_warnings(spec, policy, update)
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
         try:
             config = RunConfig.build(
                 task=task,
-                policy=policy or "",
+                policy=policy,
                 precision=precision,
                 steps=steps,
                 seed=seed,
                 record_every=record_every,
                 reference_every=reference_every,
+                **update,
             )
             run = submit_run(default_root(), config)
         except UserError as error:
@@ -154,12 +147,3 @@ def _tell_unknown(key: str, known: Collection[str]) -> None:
 def _take_the_tasks_steps() -> None:
     st.session_state["steps"] = find_task(st.session_state["task"]).steps
     st.session_state[_NEW_TASK] = True
-
-
-def _explain_policy(text: str) -> None:
-    try:
-        policy = parse_policy(text)
-    except UserError as error:
-        st.caption(f":material/error: {plain(error)}")
-        return
-    st.caption(POLICIES[policy.name].rule)

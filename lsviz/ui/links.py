@@ -14,6 +14,7 @@ _ICONS: Final = {
     "explore": ":material/insights:",
     "launch": ":material/play_arrow:",
     "compare": ":material/compare:",
+    "policies": ":material/stacked_line_chart:",
 }
 
 

@@ -19,14 +19,14 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsviz.charts.exponents import exponent_figure
 
-SCRIPT: Final = Path(__file__).with_name("main.py")
+SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
 """What runs for each visitor."""
 
 
 @asynccontextmanager
 async def warm_up(app: st.App) -> AsyncIterator[None]:
     """Import what the pages need and draw an empty figure, before the first visitor comes."""
-    for part in ("comparing", "exploring", "launching", "live"):
+    for part in ("comparing", "exploring", "launching", "live", "tracing"):
         import_module(f"lsviz.ui.{part}")
     exponent_figure([], ["layer"], "light").to_json()
     yield

@@ -27,8 +27,22 @@ KEYS: Final[dict[str, str]] = {
     "precision": "Launch: number format",
     "steps": "Launch: number of steps",
     "seed": "Launch: seed",
+    "optimizer": "Launch: optimizer",
+    "lr": "Launch: learning rate",
+    "update": "Launch: how the update undoes S",
+    "clip": "Launch: gradient clipping threshold",
+    "clip_order": "Launch: when gradients are clipped",
+    "l2": "Launch: coupled L2 penalty",
+    "l2_order": "Launch: when L2 joins",
+    "on_overflow": "Launch: skip or retry",
+    "master_weights": "Launch: FP32 weights",
     "record_every": "Launch: record every N steps",
     "reference_every": "Launch: reference every N steps",
+    "policies": "Policies: string forms, semicolon-separated",
+    "driven_by": "Policies: overflows or largest gradients",
+    "pattern": "Policies: O for an overflow, . for a clean step",
+    "amax": "Policies: largest unscaled gradient of each step",
+    "same_start": "Policies: whether all begin alike",
 }
 """URL keys and what they hold."""
 
@@ -68,14 +82,15 @@ def watch(run_id: str | None) -> None:
         st.query_params.pop("run", None)
 
 
-def url_list(key: str) -> list[str]:
-    """Return a comma-separated URL value as a list, each part once."""
-    return list(dict.fromkeys(part for part in st.query_params.get(key, "").split(",") if part))
+def url_list(key: str, separator: str = ",") -> list[str]:
+    """Return a separated URL value as a list, each part once."""
+    parts = st.query_params.get(key, "").split(separator)
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
-def set_url_list(key: str, values: Sequence[str]) -> None:
+def set_url_list(key: str, values: Sequence[str], separator: str = ",") -> None:
     """Write a list into the URL; an empty one removes the key."""
     if values:
-        st.query_params[key] = ",".join(values)
+        st.query_params[key] = separator.join(values)
     else:
         st.query_params.pop(key, None)

@@ -109,7 +109,7 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width, "the figure fits the window"
-    for path in ("launch", "compare"):
+    for path in ("launch", "compare", "policies"):
         page.get_by_role("link", name=path.capitalize(), exact=True).first.click()
         page.wait_for_timeout(800)
         keep_picture(page, f"{path}-{scheme}-{width}")
@@ -131,6 +131,27 @@ def test_the_address_bar_holds_the_view(browser: Browser, server: Server) -> Non
     page.wait_for_url("**step=440**")
 
 
+def test_policies_follows_what_is_clicked(browser: Browser, server: Server) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1400})
+    complaints = watch_page(page, server.url)
+    page.goto(f"{server.url}/policies?policies=gradscaler&pattern=........")
+    figure = page.locator(".js-plotly-plot").first
+    expect(page.get_by_role("heading", name="After 8 steps gradscaler has S = 1,024.")).to_be_visible(
+        timeout=30_000
+    )
+    expect(figure.get_by_text("gradscaler", exact=True)).to_be_visible()
+    for step in ("0", "1", "2"):
+        page.get_by_role("button", name=step, exact=True).click()
+        page.wait_for_url(f"**pattern={'O' * (int(step) + 1)}.**")
+    expect(page.get_by_role("heading", name="After 8 steps gradscaler has S = 64.")).to_be_visible()
+    page.get_by_role("textbox", name="Steps: O overflows, . is clean").fill("OO")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="After 2 steps gradscaler has S = 64.")).to_be_visible()
+    keep_picture(page, "policies-clicked")
+    assert complaints.strangers == []
+    assert without_probing(complaints.errors) == []
+
+
 @pytest.mark.parametrize("path", ["launch?task=digits-mlp&seed=3", "compare"])
 def test_a_link_into_a_page_opens_without_a_complaint(path: str, browser: Browser, server: Server) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -141,6 +162,9 @@ def test_a_link_into_a_page_opens_without_a_complaint(path: str, browser: Browse
         expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("3")
     else:
         page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    # The server's first visitor gets the whole dashboard too, not the bare page.
+    expect(page.get_by_role("link", name="Explore", exact=True).first).to_be_visible()
+    assert page.get_by_role("link", name="main", exact=True).count() == 0
     assert without_probing(complaints.errors) == []
     assert complaints.strangers == []
 

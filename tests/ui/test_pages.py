@@ -15,6 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lsviz.jobs.manager import cancel_run, live_status
+from lsviz.policies import POLICIES, format_policy
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
@@ -22,7 +23,12 @@ from lsviz.runs.writer import create_run, write_json
 from lsviz.ui.state import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
 
-PAGES = {"explore": None, "launch": "lsviz/ui/pages/launch.py", "compare": "lsviz/ui/pages/compare.py"}
+PAGES = {
+    "explore": None,
+    "launch": "lsviz/ui/pages/launch.py",
+    "compare": "lsviz/ui/pages/compare.py",
+    "policies": "lsviz/ui/pages/policies.py",
+}
 
 
 def open_page(name: str, **query: str) -> AppTest:
@@ -270,7 +276,9 @@ def test_an_unknown_run_in_the_url_is_told(asked: str) -> None:
 def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     app = open_page("launch")
     app.selectbox(key="task").set_value("digits-mlp").run()
-    app.selectbox(key="policy").set_value("gradscaler")
+    app.selectbox(key="policy.name").set_value("gradscaler").run()
+    app.number_input(key="policy.gradscaler.growth_interval").set_value(7)
+    app.number_input(key="clip").set_value(2.0)
     app.number_input(key="steps").set_value(15)
     app.number_input(key="seed").set_value(4)
     app.run()
@@ -279,7 +287,9 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     assert not app.exception
     (run,) = RunStore.at(runs_root).list_runs()
     try:
-        assert run.config == RunConfig.build(task="digits-mlp", policy="gradscaler", steps=15, seed=4)
+        assert run.config == RunConfig.build(
+            task="digits-mlp", policy="gradscaler:growth_interval=7", steps=15, seed=4, clip=2.0
+        )
         assert app.query_params["run"] in (run.run_id, [run.run_id])
         end = time.monotonic() + 60
         while live_status(run).live:
@@ -305,15 +315,19 @@ def test_every_key_of_the_url_stands_in_the_table() -> None:
         used |= set(re.findall(r'query_params(?:\.get\(|\.pop\(|\[)"(\w+)"', source))
         used |= set(re.findall(r'url_list\("(\w+)"', source))
         used |= set(re.findall(r'key="(\w+)",\s*bind="query-params"', source))
+        used |= set(re.findall(r'(?:_choice|_number|policy_form)\(\s*"(\w+)"', source))
     assert used == set(KEYS)
 
 
 @pytest.mark.usefixtures("runs_root")
 def test_the_url_holds_the_words_of_the_command_line() -> None:
-    app = open_page("launch", task="digits-mlp", precision="bf16", policy="gradscaler", seed="7")
+    app = open_page(
+        "launch", task="digits-mlp", precision="bf16", policy="gradscaler", seed="7", update="none"
+    )
     assert app.selectbox(key="task").value == "digits-mlp"
     assert app.get("button_group")[0].value == "bf16"
-    assert app.selectbox(key="policy").value == "gradscaler"
+    assert app.selectbox(key="policy.name").value == "gradscaler"
+    assert "Without 1/S, adam hardly notices" in words(app)
     assert app.number_input(key="seed").value == 7
 
 
@@ -334,7 +348,9 @@ def test_the_watched_run_is_still_there_when_one_comes_back(runs_root: Path, uns
 
 
 def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> None:
-    app = open_page("launch", policy="constant:many")
+    app = open_page("launch")
+    app.text_input(key="policy.constant.scale").set_value("many").run()
+    assert "constant: scale takes a number" in words(app)
     next(button for button in app.button if button.label == "Start").click()
     app.run()
     assert not app.exception
@@ -343,9 +359,112 @@ def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> No
 
 
 @pytest.mark.usefixtures("runs_root")
+def test_a_policy_that_is_not_in_a_link_is_told_and_the_form_stands() -> None:
+    app = open_page("launch", policy="constant:many")
+    assert "constant: scale takes a number" in app.warning[0].value
+    assert app.selectbox(key="policy.name").value == "constant"
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_form_of_every_policy_is_made_from_its_model(name: str) -> None:
+    app = open_page("launch", policy=name)
+    assert app.selectbox(key="policy.name").value == name
+    assert app.code[0].value == format_policy(POLICIES[name]())
+    drawn = {
+        element.key.rsplit(".", 1)[-1]
+        for kind in ("text_input", "number_input", "toggle", "selectbox")
+        for element in getattr(app, kind)
+        if element.key and element.key.startswith(f"policy.{name}.")
+    }
+    assert drawn == set(POLICIES[name].settings())
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_the_form_takes_its_settings_from_the_link_and_gives_them_back() -> None:
+    text = "deepspeed:init_scale=2^10,hysteresis=3,raise_at_min_scale=false"
+    app = open_page("launch", policy=text)
+    assert app.code[0].value == text.replace("2^10", "1024")
+    assert app.number_input(key="policy.deepspeed.hysteresis").value == 3
+    app.toggle(key="policy.deepspeed.raise_at_min_scale").set_value(True).run()
+    assert app.code[0].value == "deepspeed:init_scale=1024,hysteresis=3"
+    assert app.query_params["policy"] in (app.code[0].value, [app.code[0].value])
+    app.text_input(key="policy.deepspeed.min_scale").set_value("2^20").run()
+    assert "init_scale should be at least its floor" in words(app)
+    app.selectbox(key="policy.name").set_value("logmax").run()
+    app.selectbox(key="policy.logmax.inf_rule").set_value("published").run()
+    assert app.code[0].value == "logmax:inf_rule=published"
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_policies_traces_a_pattern_that_is_typed_clicked_or_chosen() -> None:
+    app = open_page("policies")
+    assert "megatron has S = 1,024, gradscaler 128: 8 times apart" in app.header[0].value
+    assert charts(app) == 1
+    app.text_input(key="pattern").set_value("OOOO").run()
+    assert "After 4 steps megatron has S = 32, gradscaler 16: 2 times apart" in app.header[0].value
+    clicked = next(g for g in app.get("button_group") if g.key == "traced.clicked")
+    assert clicked.value == [0, 1, 2, 3]
+    clicked.set_value([0]).run()
+    assert app.text_input(key="pattern").value == "O..."
+    examples = next(g for g in app.get("button_group") if g.key == "traced.example")
+    examples.set_value("all clean").run()
+    assert app.text_input(key="pattern").value == "." * 24
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_policies_by_the_largest_gradient_and_with_their_own_defaults() -> None:
+    app = open_page(
+        "policies", driven_by="largest gradients", amax="2^-10, 2^-10", policies="patent;histogram"
+    )
+    assert app.multiselect[0].value == ["patent", "histogram"]
+    assert "patent has S = 2²⁵" in app.header[0].value
+    app.toggle(key="same_start").set_value(False).run()
+    assert "histogram 4" in app.header[0].value
+    counters = app.dataframe[0].value
+    assert list(counters["outcome"]) == ["clean", "clean"]
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_policies_shows_counters_and_warns_where_torch_would_corrupt() -> None:
+    app = open_page("policies", policies="gradscaler:init_scale=2^-125", pattern="OOO.", same_start="false")
+    assert list(app.dataframe[0].value["clean steps"]) == [0, 0, 0, 1]
+    assert "1/S is infinite: the real scaler would write Inf" in app.warning[0].value
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_policies_adds_one_from_the_form() -> None:
+    app = open_page("policies")
+    app.selectbox(key="traced.form.name").set_value("paddle").run()
+    app.number_input(key="traced.form.paddle.decr_every_n").set_value(2).run()
+    next(button for button in app.button if button.label == "Add").click().run()
+    assert app.multiselect[0].value[-1] == "paddle:decr_every_n=2"
+    assert not app.exception
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ({"pattern": "OX."}, "only O (overflow) and . (clean), got 'X' at position 1"),
+        ({"pattern": ""}, "Give at least one step."),
+        ({"policies": "foo;tf"}, "unknown policy 'foo'"),
+        ({"policies": "foo"}, "unknown policy 'foo'"),
+        ({"driven_by": "largest gradients", "amax": "1 x"}, "largest gradients are numbers such as 0.5"),
+        ({"driven_by": "nothing"}, "times apart"),
+        ({"pattern": "." * 2500}, "S = Inf"),
+    ],
+)
+def test_policies_survives_a_strange_url(query: dict[str, str], told: str) -> None:
+    assert told in words(open_page("policies", **query)).replace("\\", "")
+
+
+@pytest.mark.usefixtures("runs_root")
 @pytest.mark.parametrize(
     "query",
     [
+        {"clip": "-1"},
+        {"update": "x", "l2": "y"},
         {"steps": "0"},
         {"steps": "x"},
         {"seed": "-5"},

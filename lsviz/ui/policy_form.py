@@ -1,0 +1,147 @@
+"""The form of a loss-scaling policy, made from the policies' models: every key, bound and word is theirs."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, get_args, get_origin
+
+import streamlit as st
+from pydantic.fields import FieldInfo
+
+from lsviz.analysis.findings import format_powers
+from lsviz.errors import UserError
+from lsviz.policies import POLICIES, Policy, format_number, format_policy, parse_policy
+from lsviz.ui.text import plain
+
+SHOWN_AT_ONCE: Final = 1
+"""How many settings stand beside the policy's name; the rest is one click away."""
+
+
+def policy_form(form: str, default: str) -> str:
+    """Ask for a policy and its settings.
+
+    Args:
+        form: Tells forms apart; the form called ``policy`` keeps its value in the URL.
+        default: String form of the policy shown first.
+
+    Returns:
+        The policy's string form; where a setting is wrong, what was typed, which `parse_policy` refuses.
+    """
+    _take_from_url(form, default)
+    name = st.selectbox(
+        "Loss-scaling policy",
+        list(POLICIES),
+        key=f"{form}.name",
+        help="What decides on S. Type to search: every library's own scaler is here.",
+    )
+    cls = POLICIES[name]
+    st.caption(f"{plain(format_powers(cls.rule))} *{plain(cls.source)}.*")
+    keys = cls.settings()
+    values = {key: _setting(form, cls, key) for key in keys[:SHOWN_AT_ONCE]}
+    rest = keys[SHOWN_AT_ONCE:]
+    if rest:
+        with st.expander(f"{len(rest)} more settings of {name}"):
+            values.update({key: _setting(form, cls, key) for key in rest})
+    text = _string_form(cls, values)
+    try:
+        text = format_policy(parse_policy(text))
+    except UserError as error:
+        st.caption(f":material/error: {plain(error)}")
+    else:
+        st.code(text, language=None)
+    _put_into_url(form, text)
+    return text
+
+
+def _setting(form: str, cls: type[Policy], key: str) -> str:
+    """Draw one setting and return what was entered, as the string form has it."""
+    field = cls.model_fields[key]
+    label = key.replace("_", " ").capitalize()
+    widget = f"{form}.{cls.name}.{key}"
+    explained = _explained(field)
+    kind = field.annotation
+    if kind is bool:
+        return str(st.toggle(label, _seeded(widget, field.default), key=widget, help=explained)).lower()
+    if get_origin(kind) is Literal:
+        options = list(get_args(kind))
+        index = None if widget in st.session_state else options.index(field.default)
+        return str(st.selectbox(label, options, index or 0, key=widget, help=explained))
+    if kind is int:
+        low, high = _bounds(field)
+        value = _seeded(widget, field.default, "min")
+        return str(st.number_input(label, low, high, value, key=widget, help=explained))
+    shown = "" if field.default is None else format_number(field.default)
+    return st.text_input(label, _seeded(widget, shown, ""), key=widget, help=explained, placeholder="none")
+
+
+def _seeded(widget: str, default: Any, otherwise: Any = False) -> Any:
+    """The default, unless the state holds a value: streamlit warns where both are given."""
+    return otherwise if widget in st.session_state else default
+
+
+def _string_form(cls: type[Policy], values: dict[str, str]) -> str:
+    parts = []
+    for key, value in values.items():
+        default = cls.model_fields[key].default
+        if value.strip() and value.strip() != _shown(default):
+            parts.append(f"{key}={value.strip()}")
+    return f"{cls.name}:{','.join(parts)}" if parts else cls.name
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else format_number(value)
+
+
+def _bounds(field: FieldInfo) -> tuple[int | None, int | None]:
+    low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
+    high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
+    return low, high
+
+
+def _explained(field: FieldInfo) -> str:
+    """A setting's description, its range and its default."""
+    words = [field.description or ""]
+    signs = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    limits = [
+        f"{word} {_shown(getattr(m, sign))}"
+        for m in field.metadata
+        for sign, word in signs.items()
+        if getattr(m, sign, None) is not None
+    ]
+    if limits:
+        words.append(f"{', '.join(limits).capitalize()}.")
+    elif field.annotation is not bool and get_origin(field.annotation) is not Literal:
+        words.append("From 2^-126 to 2^126, as 1024 or 2^10.")
+    default = _shown(field.default)
+    words.append(f"Default: {default}." if default else "Empty: no such bound.")
+    return plain(format_powers(" ".join(words)))
+
+
+def _take_from_url(form: str, default: str) -> None:
+    """Fill the form's state from the URL, where that was changed from outside, or for the first time."""
+    asked = st.query_params.get(form) if form == "policy" else None
+    last = st.session_state.get(f"{form}.text")
+    if f"{form}.name" in st.session_state and (asked is None or asked == last):
+        return
+    text = asked or last or default
+    try:
+        policy = parse_policy(text)
+    except UserError as error:
+        if asked:
+            st.warning(plain(f"The link's policy is shown as its default: {error}"))
+        policy = parse_policy(default)
+    st.session_state[f"{form}.name"] = policy.name
+    for key in policy.settings():
+        value = getattr(policy, key)
+        kind = type(policy).model_fields[key].annotation
+        plain_kind = kind in (bool, int) or get_origin(kind) is Literal
+        st.session_state[f"{form}.{policy.name}.{key}"] = value if plain_kind else _shown(value)
+
+
+def _put_into_url(form: str, text: str) -> None:
+    st.session_state[f"{form}.text"] = text
+    if form == "policy":
+        st.query_params[form] = text
