@@ -200,8 +200,10 @@ def test_long_runs_are_thinned_and_keep_their_end() -> None:
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_policies_have_colours_of_their_own_apart_from_the_regions(mode: Mode) -> None:
     palette = PALETTES[mode]
-    colours = [policy_colour(name, "fp16", mode) for name in POLICIES]
+    colours = list(palette.policies.values())
     assert len(set(colours)) == len(colours)
+    assert set(palette.policies) <= set(POLICIES)
+    assert policy_colour("a-new-one", "fp16", mode) in palette.others
     assert not set(colours) & set(palette.regions.values())
     assert {policy_colour(name, "fp32", mode) for name in POLICIES} == {palette.neutral}
     assert policy_colour("constant:8", "fp16", mode) == policy_colour("constant:1024", "bf16", mode)

@@ -15,9 +15,17 @@ from typing import Any
 import pytest
 import torch
 
-from lsviz.policies import POLICIES, Outcome, PolicyError, PolicyStoppedError, parse_policy, trace_overflows
+from lsviz.policies import (
+    POLICIES,
+    Outcome,
+    PolicyError,
+    PolicyStoppedError,
+    format_policy,
+    parse_policy,
+    trace_overflows,
+)
 from lsviz.policies.libraries import PRESETS
-from lsviz.policies.presets import interval_ladder
+from lsviz.policies.presets import Preset, build_preset, interval_ladder
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_traces.json").read_text())
 GradScaler = POLICIES["gradscaler"]
@@ -146,6 +154,22 @@ def test_mindformers_ladder() -> None:
     assert intervals[59]["interval"] == 30
     falls = trace_overflows(climbs, "." * 60 + "O.O.O..").counters
     assert falls[-1]["interval"] == 1
+
+
+def test_a_new_library_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Preset(
+        name="mylib",
+        rule="S starts at 2^10, is halved at every overflow, not below 1, and doubled after 2 clean steps.",
+        source="mylib 1.2, mylib/amp.py, Scaler",
+        settings={"init_scale": 2.0**10, "growth_interval": 2},
+        fixed={"min_scale": 1.0},
+    )
+    monkeypatch.setitem(POLICIES, "mylib", build_preset(row))
+    policy = parse_policy("mylib:init_scale=2")
+    assert trace_overflows(policy, "OOO..").scales == [1, 1, 1, 1, 2]
+    assert format_policy(policy.update(Outcome(finite=True))) == "mylib:init_scale=2,scale=2,clean_steps=1"
+    with pytest.raises(PolicyError, match="mylib has no key 'min_scale'; it takes: init_scale, growth_int"):
+        parse_policy("mylib:min_scale=2")
 
 
 @pytest.mark.parametrize(
