@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 from lsviz.policies.base import PolicyStoppedError, fp32
@@ -114,6 +115,7 @@ class State:
     backoffs: int = 0
 
 
+@lru_cache(maxsize=1024)
 def first_state(rule: Rule) -> State:
     """Return the state before the first step."""
     scale = rule.rounded(rule.init_scale)

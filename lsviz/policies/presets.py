@@ -8,13 +8,14 @@ the machine in `lsviz.policies.backoff`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field, create_model, model_validator
 
-from lsviz.policies.backoff import Rule, State, advance, first_state
+from lsviz.policies.backoff import Rule, advance, first_state
 from lsviz.policies.base import Outcome, Policy, Scale, format_number
 
 _Interval = Annotated[int, Field(ge=1, le=10**9)]
@@ -66,8 +67,8 @@ class BackOff(Policy):
     @property
     def parameters(self) -> Rule:
         """The machine's parameters."""
-        chosen = {key: getattr(self, key) for key in self.settings()}
-        return _rule({**self.fixed, **{k: v for k, v in chosen.items() if v is not None}})
+        cls = type(self)
+        return _parameters(cls, tuple(getattr(self, key) for key in _settings(cls)))
 
     @property
     def loss_scale(self) -> float:
@@ -78,10 +79,8 @@ class BackOff(Policy):
     def update(self, outcome: Outcome) -> Self:
         """Return the policy after one step; see `Policy.update`."""
         rule = self.parameters
-        first = first_state(rule)
         known = {k: v for k in self.state_fields if (v := getattr(self, k)) is not None}
-        before = State(**{k: known.get(k, getattr(first, k)) for k in State.__dataclass_fields__})
-        after = advance(rule, before, finite=outcome.finite)
+        after = advance(rule, replace(first_state(rule), **known), finite=outcome.finite)
         return self.model_copy(update={k: getattr(after, k) for k in self.state_fields})
 
     @model_validator(mode="after")
@@ -102,9 +101,16 @@ class BackOff(Policy):
         return self
 
 
-def _rule(values: dict[str, Any]) -> Rule:
+@lru_cache(maxsize=256)
+def _settings(cls: type[BackOff]) -> tuple[str, ...]:
+    return cls.settings()
+
+
+@lru_cache(maxsize=1024)
+def _parameters(cls: type[BackOff], chosen: tuple[Any, ...]) -> Rule:
     """Return the machine's parameters from settings in the libraries' words."""
-    values = dict(values)
+    given = zip(_settings(cls), chosen, strict=True)
+    values = {**cls.fixed, **{key: value for key, value in given if value is not None}}
     if "decr_every_n" in values:
         values["hysteresis"] = values.pop("decr_every_n")
     if values.pop("consecutive_hysteresis", False):

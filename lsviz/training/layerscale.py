@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lsviz.errors import UserError
 from lsviz.policies import Layerwise, inverse_scale
+from lsviz.training.tensors import tensors_in
 
 _TAG: Final = "_lsviz_layer"
 _LEFT_ALONE: Final = frozenset({"__get__", "__set__", "register_hook", "retain_grad", "backward"})
@@ -176,7 +177,7 @@ class _Tagging(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _LEFT_ALONE or not torch.is_grad_enabled():
             return func(*args, **kwargs)
-        found = [t for t in _tensors_in((args, kwargs)) if t.requires_grad]
+        found = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         if not found:
             return func(*args, **kwargs)
         # What is changed in place keeps its tag, and with it the operation.
@@ -189,21 +190,10 @@ class _Tagging(TorchFunctionMode):
             (args, kwargs), lambda t: self._scaling._cross(t, target) if t.requires_grad else t
         )
         result = func(*args, **kwargs)
-        for tensor in _tensors_in(result):
+        for tensor in tensors_in(result):
             if tensor.requires_grad and not tensor.is_leaf:
                 setattr(tensor, _TAG, target)
         return result
-
-
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors_in(item)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors_in(item)
 
 
 def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from lsviz.exponents import ExponentHistogram
 from lsviz.runs.schema import ExponentRow, Kind
 from lsviz.training.counting import count_exponents
+from lsviz.training.tensors import tensors_in
 
 
 class GradientRecorder:
@@ -58,8 +59,8 @@ class GradientRecorder:
 
         def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
             def after_forward(module: nn.Module, inputs: Any, output: Any) -> None:
-                for tensor in _tensors_of(output):
-                    if not tensor.requires_grad:
+                for tensor in tensors_in(output):
+                    if not (tensor.requires_grad and tensor.is_floating_point()):
                         continue
                     if scale_at is not None:
                         self._scales[name] = scale_at(tensor)
@@ -149,16 +150,3 @@ def untouched(model: nn.Module) -> Iterator[None]:
         torch.set_rng_state(cpu_state)
         if cuda_states:
             torch.cuda.set_rng_state_all(cuda_states)
-
-
-def _tensors_of(output: Any) -> Iterator[Tensor]:
-    """Yield the floating tensors in a module's output, through tuples, lists and dicts."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield output
-    elif isinstance(output, Mapping):
-        for value in output.values():
-            yield from _tensors_of(value)
-    elif isinstance(output, (tuple, list)):
-        for value in output:
-            yield from _tensors_of(value)

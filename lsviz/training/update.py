@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lsviz.errors import UserError
 from lsviz.policies import Policy, inverse_scale
+from lsviz.policies.base import fp32
 from lsviz.runs.updates import Order, Update
 
 
@@ -95,6 +96,7 @@ class WeightUpdate:
 
         Raises:
             ScaleVanishedError: 1/S is not finite.
+            UserError: l2 x S is past FP32.
         """
         inverse = inverse_scale(loss_scale)
         if math.isinf(inverse):
@@ -111,16 +113,16 @@ class WeightUpdate:
         if policy and policy.large_value is not None:
             share = share_at_or_above(gradients, policy.large_value)
 
-        untouched = rule.l2_order == "after" and rule.clip_order == "after"
-        if rule.update == "unscale" and untouched:
+        as_usual = rule.l2_order == "after" and rule.clip_order == "after"
+        if rule.update == "unscale" and as_usual:
             finite, norm = self._unscale(gradients, inverse), total_norm(gradients)
         else:
-            finite, norm = self._unscale(gradients, 1.0), total_norm(gradients) * inverse
+            finite, norm = self._unscale(gradients, 1.0), unscaled_norm(gradients, inverse)
         if not finite:
             return UpdateResult(False, True, norm, amax, share)
 
         with torch.no_grad():
-            if not untouched:
+            if not as_usual:
                 self._before_unscaling(parameters, gradients, loss_scale)
                 if rule.update == "unscale" and gradients:
                     torch._foreach_mul_(gradients, inverse)
@@ -140,12 +142,20 @@ class WeightUpdate:
 
     def _before_unscaling(self, parameters: list[Tensor], gradients: list[Tensor], loss_scale: float) -> None:
         rule = self._rule
-        if rule.l2 and rule.l2_order != "after" and gradients:
-            factor = loss_scale if rule.l2_order == "scaled" else 1.0
-            torch._foreach_add_(gradients, parameters, alpha=rule.l2 * factor)
+        if not gradients:
+            return
+        if rule.l2 and rule.l2_order != "after":
+            factor = rule.l2 * (loss_scale if rule.l2_order == "scaled" else 1.0)
+            if math.isinf(fp32(factor)):
+                raise UserError(
+                    f"l2 x S = {factor:g} is no FP32 number: choose a smaller l2 or S, or l2_order=after"
+                )
+            torch._foreach_add_(gradients, parameters, alpha=factor)
         if rule.clip is not None and rule.clip_order != "after":
-            factor = loss_scale if rule.clip_order == "scaled" else 1.0
-            nn.utils.clip_grad_norm_(parameters, rule.clip * factor)
+            # The norm by way of the unscaled one: squares of scaled values would leave FP32 first.
+            norm = unscaled_norm(gradients, inverse_scale(loss_scale)) * loss_scale
+            threshold = rule.clip * (loss_scale if rule.clip_order == "scaled" else 1.0)
+            torch._foreach_mul_(gradients, min(1.0, threshold / (norm + 1e-6)))
 
     @staticmethod
     def _unscale(gradients: list[Tensor], inverse: float) -> bool:
@@ -183,11 +193,17 @@ def total_norm(gradients: Sequence[Tensor]) -> float:
     return float(nn.utils.get_total_norm(list(gradients))) if gradients else 0.0
 
 
+def unscaled_norm(gradients: Sequence[Tensor], inverse: float) -> float:
+    """Return the L2 norm of all values times 1/S; 0 without gradients."""
+    return total_norm(torch._foreach_mul(list(gradients), inverse)) if gradients else 0.0
+
+
 def largest(gradients: Sequence[Tensor]) -> float:
     """Return the largest magnitude of all values together; Inf where one is Inf or NaN."""
-    if not gradients:
+    filled = [g for g in gradients if g.numel()]
+    if not filled:
         return 0.0
-    value = float(torch.stack(torch._foreach_norm(list(gradients), math.inf)).max())
+    value = float(torch.stack(torch._foreach_norm(filled, math.inf)).max())
     return value if math.isfinite(value) else math.inf
 
 

@@ -99,6 +99,32 @@ def test_updates_are_exact_whatever_the_scales(kind: type[nn.Module], seed: int)
     assert all(layers.outcomes().values())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_only_the_guilty_layer_is_blamed_and_updates_are_exact() -> None:
+    torch.manual_seed(0)
+    model, x = Chain().cuda(), torch.randn(4, 8, device="cuda")
+    y = torch.randint(0, 4, (4,), device="cuda")
+    engine = Engine.resolve("fp16", "cuda")
+
+    def loss_of() -> Tensor:
+        with engine.autocast():
+            return nn.functional.cross_entropy(model(x), y)
+
+    layers, policy = scaled(model, lambda name: 2.0**40 if name == "middle" else 64.0)
+    backward(layers, policy, loss_of)
+    assert layers.outcomes() == {"middle": False, "top": True}
+    model.zero_grad()
+    layers, policy = scaled(model, lambda name: {"bottom": 2.0**12, "middle": 2.0**10, "top": 2.0**8}[name])
+    backward(layers, policy, loss_of)
+    layers.unscale()
+    after = gradients(model)
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    for name, gradient in gradients(model).items():
+        assert torch.allclose(after[name], gradient, rtol=2e-2, atol=1e-5), name
+
+
 def test_one_scale_for_all_is_the_constant_policy_bit_for_bit_in_fp16() -> None:
     torch.manual_seed(1)
     model, x, y = Chain(), torch.randn(4, 8), torch.randint(0, 4, (4,))

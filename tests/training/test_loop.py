@@ -145,6 +145,15 @@ def test_every_policy_trains(policy: str) -> None:
     assert sum(not row.finite for row in rows[40:]) < 3
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("policy", ["megatron", "patent", "logmax", "histogram", "layerwise"])
+def test_policies_train_on_a_gpu(policy: str) -> None:
+    config = RunConfig.build(task="digits-mlp", policy=policy, steps=60, record_every=20, device="cuda")
+    rows = [r.step for r in run(config)]
+    assert rows[-1].loss < 0.8 * rows[0].loss
+
+
 def test_statistics_raise_the_scale_before_anything_overflows() -> None:
     for policy in ("patent", "logmax", "histogram"):
         config = RunConfig.build(task="sigmoid-mlp", policy=policy, steps=40, record_every=0)
