@@ -84,15 +84,14 @@ def choose_pattern() -> str:
     if "pattern" not in st.session_state:
         st.session_state["pattern"] = st.query_params.get("pattern", EXAMPLES["now and then"])
     _clicked_from_pattern()
-    typed_column, example_column = st.columns([6, 6], vertical_alignment="bottom")
-    pattern = typed_column.text_input(
+    pattern = st.text_input(
         "Steps: O overflows, . is clean",
         key="pattern",
         bind="query-params",
         max_chars=MAX_STEPS,
         help="One character a step. Below you can click steps too.",
     )
-    example_column.pills(
+    st.pills(
         "Examples",
         list(EXAMPLES),
         key="traced.example",
