@@ -25,7 +25,7 @@ from lsviz.console import (
     trace_table,
 )
 from lsviz.errors import UserError
-from lsviz.policies import POLICIES, parse_policy, trace_amax, trace_overflows
+from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import RunStore, default_root
@@ -85,20 +85,27 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and dropout.")] = 0,
     optimizer: Annotated[str, typer.Option(help=f"{_words(OPTIMIZERS)}; task: its own.")] = "task",
     lr: Annotated[float | None, typer.Option(help="Learning rate; the task's own by default.")] = None,
-    update: Annotated[str, typer.Option(help=f"How 1/S is undone: {_words(UPDATES)}.")] = "unscale",
+    update: Annotated[str, typer.Option(help=f"How S is undone: {_words(UPDATES)}.")] = "unscale",
     clip: Annotated[float | None, typer.Option(help="Clip the gradient norm to this.")] = None,
     clip_order: Annotated[
-        str, typer.Option(help=f"Clip {_words(ORDERS)} unscaling (scaled: before it, at clip x S).")
+        str,
+        typer.Option(
+            help=f"When to clip: {_words(ORDERS)} (the last two before unscaling; scaled at clip x S)."
+        ),
     ] = "after",
     l2: Annotated[float, typer.Option(help="Coupled L2 penalty.")] = 0.0,
     l2_order: Annotated[
-        str, typer.Option(help=f"L2 joins {_words(ORDERS)} unscaling (scaled: before it, times S).")
+        str,
+        typer.Option(
+            help=f"When L2 joins: {_words(ORDERS)} (the last two before unscaling; scaled times S)."
+        ),
     ] = "after",
     on_overflow: Annotated[
         str, typer.Option(help=f"A step with Inf or NaN: {_words(ON_OVERFLOW)} its batch.")
     ] = "skip",
     master_weights: Annotated[
-        bool, typer.Option(help="FP32 weights; off, they are rounded to FP16 after every update.")
+        bool,
+        typer.Option(help="FP32 weights; off, they are rounded to the run's half format after every update."),
     ] = True,
     record_every: Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")] = 10,
     reference_every: Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")] = 10,
@@ -130,6 +137,8 @@ def run(
     from lsviz.training.engine import Engine
 
     Engine.resolve(config.precision, config.device)
+    for note in config.initial_policy.notes():
+        print_error(f"note: {note}")
     for warning in config.warnings(spec.optimizer):
         print_error(f"warning: {warning}")
     from lsviz.jobs.worker import execute_run, stop_on_signals
@@ -176,7 +185,8 @@ def list_runs(
 def trace(
     policy: Annotated[str, typer.Option(help="Loss-scaling policy.")],
     overflow: Annotated[
-        str | None, typer.Option(help="One character a step: O overflows, . is clean.")
+        str | None,
+        typer.Option(help="One character a step: O overflows, . is clean; - reads them from stdin."),
     ] = None,
     amax: Annotated[
         Path | None,
@@ -187,7 +197,7 @@ def trace(
     """Run a policy's state machine alone; no training."""
     value = parse_policy(policy)
     if overflow is not None and amax is None:
-        result = trace_overflows(value, overflow)
+        result = trace_overflows(value, sys.stdin.read().strip() if overflow == "-" else overflow)
     elif amax is not None and overflow is None:
         result = trace_amax(value, _load_amax(amax))
     else:
@@ -196,6 +206,8 @@ def trace(
         _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
     else:
         trace_table(result)
+    for note in value.notes():
+        print_error(f"note: {note}")
     if result.raised_at is not None:
         print_error(f"{value.name} gives up at step {result.raised_at}: {result.reason}")
     if result.warning:
@@ -265,10 +277,12 @@ def _load_amax(path: Path) -> list[float]:
         if path.stat().st_size > MAX_AMAX_BYTES:
             raise ValueError("it is larger than 50 MB")
         values = json.loads(path.read_text(encoding="utf-8"))["amax"]
-        return [float(v) for v in values]
+        if not isinstance(values, list) or any(isinstance(value, bool) for value in values):
+            raise ValueError("it holds no list of numbers")
+        return [float(parse_number(v) if isinstance(v, str) else v) for v in values]
     except OSError as error:
         raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f'{str(path)!r} must hold JSON such as {{"amax": [0.5, "inf", 0.25]}}') from None
 
 

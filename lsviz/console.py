@@ -107,7 +107,10 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """Print what a run came to, one line a fact."""
     cost = f"{_cell(summary['ms_per_step'])} (median), {_cell(summary['ms_recording_per_step'])} of recording"
     facts = {
-        **{key: summary[key] for key in ("task", "policy", "precision", "device", "steps", "final_loss")},
+        **{
+            key: summary[key]
+            for key in ("task", "policy", "update", "precision", "device", "steps", "final_loss")
+        },
         str(summary["metric_name"]): summary["metric"],
         "skipped_steps": summary["skipped_steps"],
         "final_loss_scale": _scale(summary["final_loss_scale"]),
@@ -149,7 +152,8 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
     for name in ("step", "metric", "skipped", "S", "seed"):
         table.add_column(name, justify="right", overflow="ellipsis", no_wrap=True)
     for row in frame.to_dict("records"):
-        cells = [row["run_id"], row["policy"], row["precision"], row["state"], row["task"]]
+        policy = ", ".join(filter(None, (row["policy"], row["update"])))
+        cells = [row["run_id"], policy, row["precision"], row["state"], row["task"]]
         cells += [f"{row['step']}/{row['steps']}", row["metric"], row["skipped_steps"]]
         scale = row["loss_scale"]
         cells += ["–" if pd.isna(scale) else format_scale(scale), row["seed"]]

@@ -103,6 +103,9 @@ def test_trace_follows_overflows_and_amax(tmp_path: Path) -> None:
     (tmp_path / "amax.json").write_text('{"amax": [100, 300, "inf", 1, "nan"]}')
     done = lsviz("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [256, 128, 64, 64, 32], "skipped": [1, 2, 4], "raised_at": None}
+    (tmp_path / "amax.json").write_text('{"amax": ["2^-3", 1e3]}')
+    done = lsviz("trace", "--policy", "none", "--amax", "amax.json", "--json", cwd=tmp_path)
+    assert strict(done.stdout) == {"scales": [1, 1], "skipped": [], "raised_at": None}
     plain = lsviz("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
     assert "overflow, skipped" in plain
 
@@ -115,6 +118,22 @@ def test_trace_tells_where_a_policy_gives_up_and_where_torch_would_corrupt(tmp_p
     assert done.returncode == 0
     assert "warning: at step 2 S is 2^-128 and 1/S is infinite" in done.stderr
     assert "clean steps 1" in done.stdout
+
+
+def test_a_long_pattern_comes_from_stdin(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lsviz", "trace", "--policy", "tf", "--overflow", "-", "--json"],
+        input="O" + "." * 150_000 + "\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=clean_environment(),
+        check=False,
+    )
+    trace = strict(done.stdout)
+    assert isinstance(trace, dict)
+    assert len(trace["scales"]) == 150_001
+    assert trace["scales"][-1] == 2.0 ** (14 + 75)
 
 
 def test_policies_lists_all_with_rule_and_source(tmp_path: Path) -> None:
@@ -204,7 +223,21 @@ def test_an_error_is_one_line_exit_2_and_nothing_half_made(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["[1]", "{}", '{"amax": 3}', '{"amax": ["x"]}', "not json", "[" * 99999])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[1]",
+        "{}",
+        '{"amax": 3}',
+        '{"amax": "123"}',
+        '{"amax": {"0.5": 1}}',
+        '{"amax": [true]}',
+        '{"amax": ["x"]}',
+        f'{{"amax": [1{"0" * 400}]}}',
+        "not json",
+        "[" * 99999,
+    ],
+)
 def test_an_amax_file_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
     done = lsviz("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)

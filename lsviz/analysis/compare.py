@@ -28,6 +28,7 @@ def summarize(
         "run_id": record.run_id,
         "task": config.task,
         "policy": config.policy,
+        "update": update_label(config) or config.update,
         "precision": config.precision,
         "device": record.device or config.device,
         "state": status.state,
@@ -44,8 +45,8 @@ def list_frame(runs: Sequence[tuple[RunRecord, RunStatus]]) -> pd.DataFrame:
     """Return one row a run from its two JSON files alone, in the given order.
 
     Returns:
-        Columns run_id, created, task, policy, precision, seed, state, step, steps, loss, metric_name,
-        metric, skipped_steps, loss_scale, error.
+        Columns run_id, created, task, policy, update (what is unusual in it), precision, seed, state,
+        step, steps, loss, metric_name, metric, skipped_steps, loss_scale, error.
     """
     rows = [
         {
@@ -53,6 +54,7 @@ def list_frame(runs: Sequence[tuple[RunRecord, RunStatus]]) -> pd.DataFrame:
             "created": record.created,
             "task": record.config.task,
             "policy": record.config.policy,
+            "update": update_label(record.config),
             "precision": record.config.precision,
             "seed": record.config.seed,
             "state": status.state,
@@ -71,11 +73,14 @@ def list_frame(runs: Sequence[tuple[RunRecord, RunStatus]]) -> pd.DataFrame:
 
 
 def run_label(config: RunConfig) -> str:
-    """Return a run in a few words: its precision where that is the point, else its policy."""
-    if config.precision == "fp32":
-        return "FP32" if config.policy == "none" else f"FP32, {config.policy}"
+    """Return a run in a few words: precision where that is the point, policy, what its update has unusual."""
     label = "no scaling" if config.policy == "none" else config.policy
-    return label if config.precision == "fp16" else f"{config.precision.upper()}, {label}"
+    if config.precision == "fp32":
+        label = "FP32" if config.policy == "none" else f"FP32, {config.policy}"
+    elif config.precision != "fp16":
+        label = f"{config.precision.upper()}, {label}"
+    unusual = update_label(config)
+    return f"{label}, {unusual}" if unusual else label
 
 
 def run_labels(records: Sequence[RunRecord]) -> list[str]:
@@ -83,7 +88,6 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
     labels = [run_label(record.config) for record in records]
     extras = (
         [record.config.task for record in records],
-        [update_label(record.config) for record in records],
         [f"seed {record.config.seed}" for record in records],
         [f"{record.config.steps:,} steps" for record in records],
         [record.run_id[-4:] for record in records],

@@ -73,14 +73,18 @@ def trace_finding(labels: Sequence[str], traces: Sequence[Trace], steps: int) ->
     lowest, highest = min(ends, key=lambda k: ends[k]), max(ends, key=lambda k: ends[k])
     if len(ends) == 1:
         (label,) = ends
-        return f"After {steps} steps {label} has S = {_scale(ends[label])}."
+        return f"After {_steps(steps)} {label} has S = {_scale(ends[label])}."
     if ends[lowest] == ends[highest]:
         who = "both" if len(ends) == 2 else f"all {len(ends)} policies"
-        return f"After {steps} steps {who} have S = {_scale(ends[lowest])}."
+        return f"After {_steps(steps)} {who} have S = {_scale(ends[lowest])}."
     return (
-        f"After {steps} steps {highest} has S = {_scale(ends[highest])}, {lowest} {_scale(ends[lowest])}: "
+        f"After {_steps(steps)} {highest} has S = {_scale(ends[highest])}, {lowest} {_scale(ends[lowest])}: "
         f"{_times(ends[highest], ends[lowest])} apart."
     )
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number:,} steps"
 
 
 def _scale(value: float) -> str:

@@ -1,6 +1,6 @@
 """Loss-scaling policies: one protocol, one string form, no torch."""
 
-from lsviz.policies.base import Outcome, Policy, PolicyError, PolicyStoppedError, format_number
+from lsviz.policies.base import Outcome, Policy, PolicyError, PolicyStoppedError, format_number, parse_number
 from lsviz.policies.constant import Constant, NoScaling
 from lsviz.policies.layerwise import Layerwise
 from lsviz.policies.statistics import Histogram, LogMax, Patent
@@ -31,6 +31,7 @@ __all__ = [
     "format_policy",
     "inverse_scale",
     "parse_amax",
+    "parse_number",
     "parse_policy",
     "policy_from_dict",
     "trace_amax",

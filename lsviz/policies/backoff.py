@@ -31,8 +31,8 @@ class Rule:
         hysteresis: Overflows before S is reduced.
         refill: When the counted overflows are forgotten: at ``growth``, at any ``clean`` step, or at a
             clean step and after each ``backoff``.
-        tolerance: S is reduced only where overflows since the last change of S, over steps since then,
-            reach this share.
+        tolerance: S is reduced only where overflows since it was last reduced, over steps since it last
+            changed, reach this share.
         min_scale: Floor.
         keeps_above_floor: At the floor S stays as it is, rather than being set to the floor.
         max_scale: Ceiling.

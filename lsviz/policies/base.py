@@ -43,7 +43,7 @@ class Outcome:
 
     Attributes:
         finite: Whether every scaled gradient was finite.
-        amax: Largest magnitude among the unscaled gradients; inf or nan where the gradients held one.
+        amax: Largest magnitude among the unscaled gradients; inf (or nan) where they held Inf or NaN.
             A series that was given (`lsviz.policies.trace`) knows it even where S made it overflow.
         large_share: Share of the scaled gradient values, Inf and NaN included, whose magnitude is at
             or above `Policy.large_value`.
@@ -140,6 +140,10 @@ class Policy(BaseModel):
     def settings(cls) -> tuple[str, ...]:
         """Return the keys that a user may set, in their order."""
         return tuple(k for k in cls.model_fields if k not in cls.state_fields)
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of these settings; usually nothing."""
+        return []
 
     def counters(self) -> dict[str, Any]:
         """Return what the policy remembers besides S, for people to look at."""

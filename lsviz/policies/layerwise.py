@@ -10,7 +10,10 @@ from urllib.parse import quote, unquote
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lsviz.policies.backoff import Rule, State, advance
-from lsviz.policies.base import MAX_SCALE, MIN_SCALE, Outcome, Policy, Scale, format_number
+from lsviz.policies.base import Outcome, Policy, format_number, parse_number
+
+LOWEST, HIGHEST = 2.0**-60, 2.0**60
+"""Bounds of a layer's S: the ratio of any two is an FP32 number, by which a gradient can be multiplied."""
 
 WHOLE_MODEL = ""
 """The name under which a model counts as one layer, where nobody tells its layers apart."""
@@ -30,17 +33,37 @@ def _power_of_two(value: float) -> float:
     return value
 
 
+def _layer_scale(value: float) -> float:
+    if not LOWEST <= value <= HIGHEST:  # nan too
+        raise ValueError("should be a number from 2^-60 to 2^60")
+    return _power_of_two(value)
+
+
 def _parse_layers(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    parts = [part.split("@") for part in value.split("/") if part]
-    if any(len(part) != 3 for part in parts):
-        raise ValueError("should look like layer1@1024@7/layer2@2048@0")
-    return tuple((unquote(layer), float(scale), int(clean)) for layer, scale, clean in parts)
+    layers = []
+    for part in filter(None, value.split("/")):
+        try:
+            name, scale, clean_steps = part.split("@")
+            layers.append((unquote(name, errors="surrogatepass"), parse_number(scale), int(clean_steps)))
+        except ValueError:
+            raise ValueError("should look like layer1@1024@7/layer2@2^11@0") from None
+    return tuple(layers)
 
 
-_PowerOfTwo = Annotated[Scale, AfterValidator(_power_of_two)]
-_Layers = Annotated[tuple[LayerScale, ...], BeforeValidator(_parse_layers)]
+def _check_layers(layers: tuple[LayerScale, ...]) -> tuple[LayerScale, ...]:
+    for layer in layers:
+        _layer_scale(layer.scale)
+        if layer.clean_steps < 0:
+            raise ValueError("should not hold a negative number of clean steps")
+    if len({layer.layer for layer in layers}) < len(layers):
+        raise ValueError("should name every layer once")
+    return layers
+
+
+_LayerScale = Annotated[float, AfterValidator(_layer_scale)]
+_Layers = Annotated[tuple[LayerScale, ...], BeforeValidator(_parse_layers), AfterValidator(_check_layers)]
 
 
 class Layerwise(Policy):
@@ -65,7 +88,7 @@ class Layerwise(Policy):
     per_layer: ClassVar[bool] = True
     state_fields: ClassVar[tuple[str, ...]] = ("layers",)
 
-    init_scale: _PowerOfTwo = Field(default=2.0**16, description="S of every layer at the first step.")
+    init_scale: _LayerScale = Field(default=2.0**16, description="S of every layer at the first step.")
     growth_factor: Annotated[float, AfterValidator(_power_of_two)] = Field(
         default=2.0, gt=1, le=2.0**16, description="Factor on a layer's S after enough clean steps."
     )
@@ -75,8 +98,8 @@ class Layerwise(Policy):
     growth_interval: int = Field(
         default=2000, ge=1, le=10**9, description="Clean steps in a row before a layer's S grows."
     )
-    min_scale: _PowerOfTwo = Field(default=MIN_SCALE, description="Floor of a layer's S.")
-    max_scale: _PowerOfTwo = Field(default=MAX_SCALE, description="Ceiling of a layer's S.")
+    min_scale: _LayerScale = Field(default=LOWEST, description="Floor of a layer's S.")
+    max_scale: _LayerScale = Field(default=HIGHEST, description="Ceiling of a layer's S.")
     layers: _Layers = Field(default=(), description="S and clean steps of each layer so far.")
 
     @property
@@ -126,9 +149,17 @@ class Layerwise(Policy):
                 f"init_scale should lie between min_scale ({format_number(self.min_scale)}) and max_scale "
                 f"({format_number(self.max_scale)})"
             )
+        if any(not self.min_scale <= layer.scale <= self.max_scale for layer in self.layers):
+            raise ValueError(
+                f"layers should have scales between min_scale ({format_number(self.min_scale)}) and "
+                f"max_scale ({format_number(self.max_scale)})"
+            )
         return self
 
 
 def format_layers(layers: tuple[LayerScale, ...]) -> str:
     """Return the text that the field ``layers`` is read from again."""
-    return "/".join(f"{quote(e.layer, safe='.')}@{e.scale!r}@{e.clean_steps}" for e in layers)
+    return "/".join(
+        f"{quote(e.layer, safe='.', errors='surrogatepass')}@{format_number(e.scale)}@{e.clean_steps}"
+        for e in layers
+    )

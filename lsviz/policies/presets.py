@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field, create_model, model_validator
 
-from lsviz.policies.backoff import Rule, advance, first_state
+from lsviz.policies.backoff import FP32_MAX, Rule, advance, first_state
 from lsviz.policies.base import Outcome, Policy, Scale, format_number
 
 _Interval = Annotated[int, Field(ge=1, le=10**9)]
@@ -31,7 +31,8 @@ KEYS: Final[dict[str, tuple[Any, str]]] = {
     "decr_every_n": (_Count, "Overflows in a row before S is reduced; the count then starts again."),
     "tolerance": (
         Annotated[float, Field(ge=0, le=1)],
-        "S is reduced only where this share of the steps since its last change overflowed.",
+        "S is reduced only where overflows since it was last reduced, over steps since it last changed, "
+        "reach this share.",
     ),
     "min_scale": (Scale, "Floor of S."),
     "max_scale": (Scale, "Ceiling of S."),
@@ -51,7 +52,11 @@ _STATE: Final[dict[str, tuple[Any, Any, str]]] = {
     "overflows_in_a_row": (_whole, 0, "Overflows since the last clean step."),
     "steps_since_rescale": (_whole, 0, "Steps since S last changed."),
     "overflows_since_rescale": (_whole, 0, "Overflows since S was last reduced."),
-    "interval": (Annotated[float, Field(ge=0)] | None, None, "Growth interval now; empty at the start."),
+    "interval": (
+        Annotated[float, Field(ge=1, allow_inf_nan=False)] | None,
+        None,
+        "Growth interval now; empty at the start.",
+    ),
     "next_scale": (_scale | None, None, "S of the step after the next; empty at the start."),
     "rung": (Annotated[int, Field(ge=-1)] | None, None, "Place on the ladder; empty at the start."),
     "growths": (_whole, 0, "Growths counted towards the next rung."),
@@ -98,7 +103,28 @@ class BackOff(Policy):
             )
         if rule.ladder and getattr(self, "min_interval") >= rule.ladder[-1]:  # noqa: B009
             raise ValueError("min_interval should be below max_interval")
+        if rule.ladder and min(rule.ladder) < 1:
+            raise ValueError("max_interval should not lie between 101 and 199: its ladder would hold a 0")
+        highest = rule.rounded(rule.max_scale)
+        if rule.arithmetic != "fp64":
+            highest = min(highest, FP32_MAX)
+        for key in ("scale", "next_scale"):
+            scale = getattr(self, key, None)
+            if scale is not None and not rule.rounded(rule.min_scale) <= scale <= highest:
+                raise ValueError(
+                    f"{key} should lie between {format_number(rule.min_scale)} and {format_number(highest)}"
+                )
         return self
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of these settings."""
+        rule = self.parameters
+        if rule.ladder and rule.growth_interval not in rule.ladder:
+            return [
+                f"growth_interval={rule.growth_interval:g} is no rung of the ladder "
+                f"{', '.join(map(str, rule.ladder))}: as in the library, the lowest is taken"
+            ]
+        return []
 
 
 @lru_cache(maxsize=256)
@@ -188,6 +214,8 @@ def build_preset(row: Preset) -> type[BackOff]:
     for key, default in row.settings.items():
         kind, description = KEYS[key]
         optional = kind | None if default is None else kind
+        if key == "init_scale" and default is None:
+            description += " Empty: the ceiling."
         fields[key] = (optional, Field(default=default, description=description))
     for key in row.state:
         kind, default, description = _STATE[key]

@@ -40,9 +40,7 @@ class Patent(Policy):
     margin: int = Field(
         default=0, ge=0, le=40, description="Binades kept free above the largest gradient of the last step."
     )
-    scale: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="S now; empty at the start."
-    )
+    scale: Scale | None = Field(default=None, description="S now; empty at the start.")
 
     @property
     def loss_scale(self) -> float:
@@ -57,7 +55,7 @@ class Patent(Policy):
                 # Exact: floor(15 - log2 a) = 15 - ceil(log2 a), and frexp has a = m 2^e, 1/2 <= m < 1.
                 mantissa, exponent = math.frexp(outcome.amax)
                 ceiling = exponent - 1 if mantissa == 0.5 else exponent
-                scale = _bounded(math.ldexp(1.0, TOP_EXPONENT - ceiling - self.margin))
+                scale = _bounded(math.ldexp(1.0, min(TOP_EXPONENT - ceiling - self.margin, 1000)))
         elif not outcome.finite or outcome.amax is not None:
             scale = _bounded(scale / 2)
         return self.model_copy(update={"scale": scale})
@@ -87,7 +85,7 @@ class LogMax(Policy):
     state_fields: ClassVar[tuple[str, ...]] = ("scale", "x", "slow_x", "x_squared", "steps")
 
     init_scale: Scale | None = Field(
-        default=None, description="S at the first step; empty: 1, or the floor where that is higher."
+        default=None, description="S at the first step; empty: 1, kept between floor and ceiling."
     )
     beta1: _Decay = Field(default=0.99, description="Decay of the mean's moving average.")
     beta2: _Decay = Field(default=0.999, description="Decay of the deviation's moving averages.")
@@ -99,9 +97,7 @@ class LogMax(Policy):
     inf_rule: Literal["log2", "published"] = Field(
         default="log2", description="An Inf enters as x = 16 (log2), or as x = 65,536 (published)."
     )
-    scale: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="S now; empty at the start."
-    )
+    scale: Scale | None = Field(default=None, description="S now; empty at the start.")
     x: _State = Field(default=0.0, description="Moving average of x with beta1, not bias-corrected.")
     slow_x: _State = Field(default=0.0, description="Moving average of x with beta2, not bias-corrected.")
     x_squared: _State = Field(default=0.0, description="Moving average of x squared, not bias-corrected.")
@@ -112,7 +108,8 @@ class LogMax(Policy):
         """S now."""
         if self.scale is not None:
             return self.scale
-        return max(1.0, self.min_scale) if self.init_scale is None else fp32(self.init_scale)
+        start = min(max(1.0, self.min_scale), self.max_scale) if self.init_scale is None else self.init_scale
+        return fp32(start)
 
     def update(self, outcome: Outcome) -> Self:
         """Return the policy with this step's largest gradient in its averages."""
@@ -129,12 +126,12 @@ class LogMax(Policy):
         mean = mean_now / (1 - self.beta1**steps)
         correction = 1 - self.beta2**steps
         deviation = math.sqrt(max(squared / correction - (slow / correction) ** 2, 0.0))
-        cutoff = mean + self.deviations * deviation
-        # Clamped before the power: 2^65,536 is no number.
-        exponent = min(max(16 - cutoff, math.log2(self.min_scale)), math.log2(self.max_scale))
+        exponent = 16 - (mean + self.deviations * deviation)
+        # Clamped before the power too: 2^65,536 is no number.
+        scale = fp32(2.0 ** min(max(exponent, -127.0), 127.0))
         return self.model_copy(
             update={
-                "scale": fp32(2.0**exponent),
+                "scale": min(max(scale, fp32(self.min_scale)), fp32(self.max_scale)),
                 "x": mean_now,
                 "slow_x": slow,
                 "x_squared": squared,
@@ -144,11 +141,14 @@ class LogMax(Policy):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.min_scale > self.max_scale or not self.min_scale <= self.loss_scale <= self.max_scale:
-            raise ValueError(
-                f"init_scale should lie between min_scale ({format_number(self.min_scale)}) and max_scale "
-                f"({format_number(self.max_scale)})"
-            )
+        low, high = fp32(self.min_scale), fp32(self.max_scale)
+        for key in ("init_scale", "scale"):
+            value = getattr(self, key)
+            if low > high or (value is not None and not low <= fp32(value) <= high):
+                raise ValueError(
+                    f"{key} should lie between min_scale ({format_number(self.min_scale)}) and max_scale "
+                    f"({format_number(self.max_scale)})"
+                )
         return self
 
 
@@ -173,9 +173,7 @@ class Histogram(Policy):
         default=0.125, gt=0, le=1, description="From this share of FP16's largest value on, it is large."
     )
     threshold: _Share = Field(default=1e-7, description="Share of large values above which S is halved.")
-    scale: float | None = Field(
-        default=None, ge=0, allow_inf_nan=False, description="S now; empty at the start."
-    )
+    scale: Scale | None = Field(default=None, description="S now; empty at the start.")
 
     @property
     def large_value(self) -> float:

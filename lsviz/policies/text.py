@@ -124,7 +124,8 @@ def _parse_value(cls: type[Policy], key: str, text: str) -> float | int | bool |
     if get_origin(kind) in (Literal, tuple):
         return text
     try:
-        return parse_number(text)
+        number = parse_number(text)
+        return int(number) if kind is int and float(number).is_integer() else number
     except ValueError:
         raise PolicyError(
             f"{cls.name}: {key} takes a number such as 1024, 0.5 or 2^10, got {text!r}"

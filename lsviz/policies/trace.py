@@ -27,6 +27,7 @@ class Trace:
         unsafe_at: The first clean step whose S has no finite inverse in FP32 (S = 0, or 2^-128 and below):
             there torch.amp.GradScaler and others unscale by Inf and write Inf or NaN into the weights
             without skipping, where lsviz ends a run. None if there is none.
+        unsafe_scale: S at that step.
     """
 
     scales: list[float]
@@ -35,16 +36,17 @@ class Trace:
     reason: str = ""
     counters: list[dict[str, Any]] = field(default_factory=list)
     unsafe_at: int | None = None
+    unsafe_scale: float = 1.0
 
     @property
     def warning(self) -> str:
         """One sentence on `unsafe_at`; empty where there is nothing to warn of."""
         if self.unsafe_at is None:
             return ""
-        scale = self.scales[self.unsafe_at - 1]
         return (
-            f"at step {self.unsafe_at} S is {format_number(scale)} and 1/S is infinite: the real scaler "
-            "would write Inf or NaN into the weights here without skipping the step; lsviz ends a run instead"
+            f"at step {self.unsafe_at} S is {format_number(self.unsafe_scale)} and 1/S is infinite: the real "
+            "scaler would write Inf or NaN into the weights here without skipping the step; lsviz ends a run "
+            "instead"
         )
 
 
@@ -106,6 +108,7 @@ def _trace(policy: Policy, steps: Iterable[tuple[bool | None, float | None]]) ->
     counters: list[dict[str, Any]] = []
     skipped: list[int] = []
     unsafe_at: int | None = None
+    unsafe_scale = 1.0
     for step, (finite, amax) in enumerate(steps):
         scaled = math.nan if amax is None else amax * policy.loss_scale  # nan counts as an overflow
         if finite is None:
@@ -113,14 +116,14 @@ def _trace(policy: Policy, steps: Iterable[tuple[bool | None, float | None]]) ->
         if not finite:
             skipped.append(step)
         elif unsafe_at is None and math.isinf(inverse_scale(policy.loss_scale)):
-            unsafe_at = step
+            unsafe_at, unsafe_scale = step, policy.loss_scale
         large = None
         if amax is not None and policy.large_value is not None:
             large = 0.0 if scaled < policy.large_value else 1.0
         try:
             policy = policy.update(Outcome(finite=finite, amax=amax, large_share=large))
         except PolicyStoppedError as stop:
-            return Trace(scales, skipped, step, str(stop), counters, unsafe_at)
+            return Trace(scales, skipped, step, str(stop), counters, unsafe_at, unsafe_scale)
         scales.append(policy.loss_scale)
         counters.append(policy.counters())
-    return Trace(scales, skipped, counters=counters, unsafe_at=unsafe_at)
+    return Trace(scales, skipped, counters=counters, unsafe_at=unsafe_at, unsafe_scale=unsafe_scale)

@@ -52,7 +52,7 @@ class RunConfig(BaseModel):
     clip: float | None = Field(
         default=None,
         gt=0,
-        le=1e30,
+        le=1e9,
         allow_inf_nan=False,
         description="Largest gradient norm; larger ones are scaled down to it. Empty: no clipping.",
     )
@@ -75,7 +75,8 @@ class RunConfig(BaseModel):
         default="skip", description="What becomes of a step with Inf or NaN: skip it, or retry its batch."
     )
     master_weights: bool = Field(
-        default=True, description="Keep weights in FP32; off, they are rounded to FP16 after every update."
+        default=True,
+        description="Keep weights in FP32; off, every update rounds them to the run's half format.",
     )
     record_every: int = Field(
         default=10, ge=0, le=MAX_STEPS, description="Record gradients every N steps; 0 turns it off."

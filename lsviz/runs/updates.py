@@ -45,7 +45,7 @@ L2_ORDERS: Final[dict[str, str]] = {
 
 OVERFLOW_RULES: Final[dict[str, str]] = {
     "skip": "A step with Inf or NaN leaves the weights as they are, and its batch is lost.",
-    "retry": "The same batch is tried again with what the policy makes of S, while that still changes.",
+    "retry": "The same batch is tried again with what the policy makes of S, as long as it still reduces it.",
 }
 
 
@@ -61,9 +61,9 @@ def update_warnings(
         clip_order: When it is clipped.
         l2: Coupled L2 penalty.
         l2_order: When it joins the gradient.
-        policy: The policy's string form; without scaling nothing is wrong.
+        policy: The policy's string form; with S = 1 nothing is wrong.
     """
-    if policy == "none":
+    if policy in ("none", "constant:1"):
         return []
     warnings = []
     if update == "fold-lr" and optimizer in ("adam", "adamw"):

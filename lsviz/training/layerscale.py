@@ -6,13 +6,16 @@ computed from it up to the next layer (its sigmoid, say). Where an operation mee
 tag (at a layer's entrance, or where branches meet), an identity is put in whose backward multiplies the
 gradient by the ratio of the two scales. So the gradient at a layer's output, its weights' gradients and
 everything between carry that layer's S, whatever flows on carries the next one's, and no gradient ever
-passes through S = 1 on its way. Scales are powers of two, so all of it is exact.
+passes through S = 1 on its way. Scales are powers of two, so nothing is rounded; a value is lost only where
+it leaves its format's range at a layer's own S, as it would under a global one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from inspect import signature
 from typing import Any, Final
 
 import torch
@@ -25,7 +28,9 @@ from lsviz.policies import Layerwise, inverse_scale
 from lsviz.training.tensors import tensors_in
 
 _TAG: Final = "_lsviz_layer"
-_LEFT_ALONE: Final = frozenset({"__get__", "__set__", "register_hook", "retain_grad", "backward"})
+_FREE: Final = "\0free"
+"""Tag of what comes from no layer, such as an input that requires a gradient: any scale will do."""
+_LEFT_ALONE: Final = frozenset({"__set__", "register_hook", "retain_grad", "backward"})
 
 
 class UntrackedTensorError(UserError):
@@ -35,8 +40,8 @@ class UntrackedTensorError(UserError):
 class LayerScaling:
     """The layers of one model, and what their scales did in the last backward pass.
 
-    Use: ``with scaling.forward(policy): loss = ...``, then backward from loss x `loss_scale`, then
-    `unscale`, then `outcomes`.
+    Use: ``with scaling.forward(policy): loss = ...``, then backward from loss x `scale_at` the loss, then
+    `outcomes`, then `unscale`.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -75,7 +80,7 @@ class LayerScaling:
         Raises:
             UntrackedTensorError: It has no tag.
         """
-        return self._scales[self._tag_of(tensor)]
+        return self._scales.get(self._tag_of(tensor), 1.0)
 
     @property
     def weight_scales(self) -> Mapping[str, float]:
@@ -95,24 +100,32 @@ class LayerScaling:
         Returns:
             Layer -> False where an Inf or NaN began there: what reached it was finite and what it made
             of it is not. A layer that something not finite reached is left out, and so is one without
-            a gradient.
+            a gradient. Where every layer with Inf or NaN also received one, as a layer can that is used
+            twice, the first in backward order is blamed.
         """
         reached = dict.fromkeys(self._scales, True)
         made = dict.fromkeys(self._scales, True)
-        for source, target, finite in self._crossings:
-            if not finite:
-                made[source] = reached[target] = False
         present = set()
+        first: str | None = None
+        for source, target, flag in self._crossings:
+            finite = bool(flag)
+            present.add(source)
+            if not finite:
+                first = first or source
+                made[source] = reached[target] = False
         for parameter, owner in self._owners.items():
             if parameter.grad is not None:
                 present.add(owner)
                 made[owner] = made[owner] and bool(torch.isfinite(parameter.grad).all())
-        return {name: made[name] for name in self._scales if reached[name] and name in present}
+        outcomes = {name: made[name] for name in self._scales if reached[name] and name in present}
+        if first is not None and all(outcomes.values()):
+            outcomes[first] = False
+        return outcomes
 
     def _tag_of(self, tensor: Tensor) -> str:
         tag: str | None = getattr(tensor, _TAG, None)
         if tag is None:
-            tag = self._owners.get(tensor)
+            tag = self._owners.get(tensor, _FREE if tensor.is_leaf else None)
         if tag is None:
             raise UntrackedTensorError(
                 "layerwise scaling can't tell which layer a tensor belongs to: it came from an operation "
@@ -133,13 +146,14 @@ class LayerScaling:
         """The tag that an operation on these tensors works under."""
         if self._inside:
             return self._inside[-1]
-        made = next((t for t in tensors if t not in self._owners), tensors[0])
-        return self._tag_of(made)
+        tags = [(self._tag_of(t), t in self._owners) for t in tensors]
+        made = [tag for tag, owned in tags if not owned and tag != _FREE]
+        return next(iter(made), next((tag for tag, _ in tags if tag != _FREE), _FREE))
 
     def _cross(self, tensor: Tensor, target: str) -> Tensor:
         """Return the tensor as seen from a layer: its gradient changes scale on the way back."""
         source = self._tag_of(tensor)
-        if source == target:
+        if source in (target, _FREE):
             return tensor
         ratio = self._scales[source] / self._scales[target]
         crossed: Tensor = _Rescale.apply(tensor, ratio, self._crossings, target, source)  # type: ignore[no-untyped-call]
@@ -177,23 +191,47 @@ class _Tagging(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _LEFT_ALONE or not torch.is_grad_enabled():
             return func(*args, **kwargs)
+        scaling = self._scaling
+        if name == "__get__":  # a property: x.T is x as far as scales go
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor) and result.grad_fn is not None and not hasattr(result, _TAG):
+                setattr(result, _TAG, scaling._tag_of(args[0]))
+            return result
         found = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         if not found:
             return func(*args, **kwargs)
         # What is changed in place keeps its tag, and with it the operation.
-        in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
-        if in_place and isinstance(args[0], Tensor) and args[0].requires_grad:
-            target = self._scaling._tag_of(args[0])
-        else:
-            target = self._scaling._target(found)
+        changed = args[0] if args and _changes_in_place(func, args, kwargs) else None
+        keeps = isinstance(changed, Tensor) and changed.requires_grad
+        target = scaling._tag_of(args[0]) if keeps else scaling._target(found)
         args, kwargs = _replaced(
-            (args, kwargs), lambda t: self._scaling._cross(t, target) if t.requires_grad else t
+            (args, kwargs),
+            lambda t: scaling._cross(t, target) if t.requires_grad and t is not changed else t,
         )
         result = func(*args, **kwargs)
-        for tensor in tensors_in(result):
+        for tensor in tensors_in((result, changed)):
             if tensor.requires_grad and not tensor.is_leaf:
                 setattr(tensor, _TAG, target)
         return result
+
+
+@lru_cache(maxsize=1024)
+def _inplace_position(func: Any) -> int | None:
+    """Where a function of torch.nn.functional takes its argument ``inplace``; None if it has none."""
+    try:
+        names = list(signature(func).parameters)
+    except (TypeError, ValueError):  # built into torch
+        return None
+    return names.index("inplace") if "inplace" in names else None
+
+
+def _changes_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a torch function changes its first argument, by its name or its argument ``inplace``."""
+    name = getattr(func, "__name__", "")
+    if name == "__setitem__" or name.startswith("__i") or (name.endswith("_") and not name.endswith("__")):
+        return True
+    place = _inplace_position(func)
+    return place is not None and bool(kwargs.get("inplace", args[place] if place < len(args) else False))
 
 
 def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -5,6 +5,7 @@ Hooks see gradients as backward has them, that is scaled; each row carries the l
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,8 +63,7 @@ class GradientRecorder:
                 for tensor in tensors_in(output):
                     if not (tensor.requires_grad and tensor.is_floating_point()):
                         continue
-                    if scale_at is not None:
-                        self._scales[name] = scale_at(tensor)
+                    scale = 1.0 if scale_at is None else scale_at(tensor)
                     edge = get_gradient_edge(tensor)
                     names = watched.get(edge)
                     if names is not None:
@@ -71,7 +71,7 @@ class GradientRecorder:
                             names.append(name)
                         continue
                     names = watched[edge] = [name]
-                    tensor.register_hook(self._counter(names))  # type: ignore[no-untyped-call]
+                    tensor.register_hook(self._counter(names, scale))  # type: ignore[no-untyped-call]
 
             return after_forward
 
@@ -98,7 +98,7 @@ class GradientRecorder:
             reference: Whether this was the FP32 pass.
             weight_scales: Parameter -> S of its gradient.
         """
-        scales = {**self._scales, **(weight_scales or {})}
+        scales = {**self._scales, **weight_scales} if weight_scales is not None else {}
 
         def row(tensor: str, kind: Kind, histogram: ExponentHistogram) -> ExponentRow:
             return ExponentRow(step, tensor, kind, reference, scales.get(tensor, loss_scale), histogram)
@@ -116,14 +116,40 @@ class GradientRecorder:
         self.seconds += time.perf_counter() - started
         return counted
 
-    def _counter(self, names: list[str]) -> Callable[[Tensor], None]:
+    def _counter(self, names: list[str], scale: float) -> Callable[[Tensor], None]:
+        """Count under each name; what comes later is brought to the scale of what came first."""
+
         def count(gradient: Tensor) -> None:
             counted = self._count(gradient)
             for name in names:
                 before = self._activations.get(name)
-                self._activations[name] = counted if before is None else before.merge(counted)
+                if before is None:
+                    self._activations[name] = counted
+                    self._scales[name] = scale
+                else:
+                    binades = round(math.log2(self._scales[name] / scale))
+                    self._activations[name] = before.merge(counted.shift(binades) if binades else counted)
 
         return count
+
+
+class Snapshot:
+    """What a forward pass changes besides what it returns: random number generators and buffers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore(self) -> None:
+        """Put generators and buffers back as they were."""
+        with torch.no_grad():
+            for name, buffer in self._model.named_buffers():
+                buffer.copy_(self._buffers[name])
+        torch.set_rng_state(self._cpu)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
 
 
 @contextmanager
@@ -133,9 +159,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     That is: random number generators, buffers (running means and the like) and every ``.grad``.
     Inside, ``.grad`` starts as None.
     """
-    cpu_state = torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = Snapshot(model)
     gradients = [(p, p.grad) for p in model.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
@@ -144,9 +168,4 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                buffer.copy_(buffers[name])
-        torch.set_rng_state(cpu_state)
-        if cuda_states:
-            torch.cuda.set_rng_state_all(cuda_states)
+        before.restore()

@@ -15,12 +15,14 @@ from lsviz.runs.schema import ExponentRow
 from lsviz.training.engine import Engine
 from lsviz.training.layerscale import LayerScaling
 from lsviz.training.optimizers import build_optimizer, set_learning_rate
-from lsviz.training.recorder import GradientRecorder, untouched
+from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
 from lsviz.training.tasks.base import Batch, Task
 from lsviz.training.update import UpdateResult, UpdateRule, WeightUpdate
 
 MAX_RETRIES: Final = 300
-"""More tries of one batch than any policy needs to bring S from its highest to its lowest."""
+"""After so many tries a batch is given up; halving S takes 252 from its highest to its lowest."""
+FORESIGHT: Final = 64
+"""How many further overflows are tried out to learn whether a policy would still reduce S."""
 
 _WEIGHTS: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -66,7 +68,7 @@ class TrainingStep:
     ) -> tuple[StepDone, Policy, PolicyStoppedError | None]:
         """Try a batch, and again with ``on_overflow=retry``; tell whether the policy gave up."""
         retries = MAX_RETRIES if self._config.on_overflow == "retry" else 0
-        chance = _random_state() if retries else None
+        before = Snapshot(self._model) if retries else None
         done, outcome = self._once(batch, step, policy)
         finite_at_first, recording_s = done.update.finite, done.recording_s
         while True:
@@ -74,11 +76,11 @@ class TrainingStep:
                 after = policy.update(outcome)
             except PolicyStoppedError as error:
                 return done, policy, error
-            if done.update.finite or after == policy or not retries:
+            if done.update.finite or before is None or not retries or not _can_fall(policy, after):
                 return done, after, None
             policy = after
             retries -= 1
-            _set_random_state(chance)
+            before.restore()
             done, outcome = self._once(batch, step, policy)
             recording_s += done.recording_s
             done = replace(done, finite_at_first=finite_at_first, recording_s=recording_s)
@@ -154,14 +156,14 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return torch.get_rng_state(), cuda
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]] | None) -> None:
-    if state is None:
-        return
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
+def _can_fall(policy: Policy, after: Policy) -> bool:
+    """Whether an overflow has changed S, or further ones would: hysteresis lets some pass first."""
+    start = policy.loss_scale
+    for _ in range(FORESIGHT):
+        if after.loss_scale != start:
+            return True
+        try:
+            after = after.update(Outcome(finite=False))
+        except PolicyStoppedError:
+            return False
+    return False

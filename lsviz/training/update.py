@@ -86,7 +86,7 @@ class WeightUpdate:
     def apply(self, loss_scale: float, policy: Policy | None = None) -> UpdateResult:
         """Update the weights from scaled gradients, unless one is Inf or NaN.
 
-        With the rule ``unscale`` check and product are torch's own
+        Where nothing happens before it, check and product are torch's own
         (``_amp_foreach_non_finite_check_and_unscale_``, as ``torch.amp.GradScaler.unscale_`` calls it
         in torch 2.13): it looks at the scaled values. ``.grad`` is left as the optimizer took it.
 
@@ -113,7 +113,7 @@ class WeightUpdate:
         if policy and policy.large_value is not None:
             share = share_at_or_above(gradients, policy.large_value)
 
-        as_usual = rule.l2_order == "after" and rule.clip_order == "after"
+        as_usual = (rule.l2_order == "after" or not rule.l2) and (rule.clip_order == "after" or not rule.clip)
         if rule.update == "unscale" and as_usual:
             finite, norm = self._unscale(gradients, inverse), total_norm(gradients)
         else:
@@ -124,6 +124,8 @@ class WeightUpdate:
         with torch.no_grad():
             if not as_usual:
                 self._before_unscaling(parameters, gradients, loss_scale)
+                if rule.l2_order == "scaled" and not self._unscale(gradients, 1.0):
+                    return UpdateResult(False, True, norm, amax, share)  # L2 x S x weight left FP32
                 if rule.update == "unscale" and gradients:
                     torch._foreach_mul_(gradients, inverse)
             if rule.clip is not None and rule.clip_order == "after":

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from lsviz.analysis.compare import difference_frame, run_label, settings_and_results
+from lsviz.analysis.compare import difference_frame, run_label, settings_and_results, update_label
+from lsviz.analysis.findings import format_scale
 from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.runs.config import RunConfig
@@ -45,7 +46,8 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
     """Return the newest FP16 run of the same task without loss scaling, unless the run is one itself."""
 
     def unscaled(config: RunConfig) -> bool:
-        return config.policy == "none" and config.precision == "fp16"
+        plain_policy = config.policy == "none" and config.precision == "fp16"
+        return plain_policy and update_label(config) == update_label(run.config)
 
     if unscaled(run.config):
         return None
@@ -74,6 +76,9 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
     frame = difference_frame(labels, rows)
     metric_names = {v.record.metric_name for v in views if v.record.metric_name}
     name = metric_names.pop() if len(metric_names) == 1 else "metric"
+    frame = frame.astype(object)
+    if "final_loss_scale" in frame.index:
+        frame.loc["final_loss_scale"] = [s and format_scale(s) for s in frame.loc["final_loss_scale"]]
     frame.index = [name if key == "metric" else key.replace("_", " ") for key in frame.index]
     st.subheader("What differs" if len(views) > 1 else "Settings and results")
     st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
@@ -81,11 +86,11 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
 
 def _default(runs: list[Run]) -> list[str]:
     """Return the newest run of each kind, up to four, oldest first, so that the unscaled come first."""
-    kinds: dict[tuple[str, str], str] = {}
+    kinds: dict[str, str] = {}
     task = runs[0].config.task
     for run in runs:
         if run.config.task == task:
-            kinds.setdefault((run.config.precision, run.config.policy), run.run_id)
+            kinds.setdefault(run_label(run.config), run.run_id)
     return list(kinds.values())[:MAX_COMPARED][::-1]
 
 

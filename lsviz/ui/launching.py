@@ -45,7 +45,7 @@ def launch_form() -> None:
         required=True,
         key="precision",
         bind="query-params",
-        help="Number format of the forward and backward pass. Weights stay FP32.",
+        help="Number format of the forward and backward pass.",
     )
     steps_column, seed_column = st.columns(2)
     steps = steps_column.number_input(
@@ -116,6 +116,9 @@ def show_recent_runs() -> None:
         st.info("Your runs will appear here. Start one on the left: it takes a few seconds.")
         return
     frame = list_frame(pairs)
+    frame["policy"] = [
+        ", ".join(filter(None, pair)) for pair in zip(frame["policy"], frame["update"], strict=True)
+    ]
     shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(

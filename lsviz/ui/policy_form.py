@@ -43,11 +43,14 @@ def policy_form(form: str, default: str) -> str:
             values.update({key: _setting(form, cls, key) for key in rest})
     text = _string_form(cls, values)
     try:
-        text = format_policy(parse_policy(text))
+        policy = parse_policy(text)
     except UserError as error:
         st.caption(f":material/error: {plain(error)}")
     else:
+        text = format_policy(policy)
         st.code(text, language=None)
+        for note in policy.notes():
+            st.caption(f":material/info: {plain(note)}")
     _put_into_url(form, text)
     return text
 
@@ -69,8 +72,9 @@ def _setting(form: str, cls: type[Policy], key: str) -> str:
         low, high = _bounds(field)
         value = _seeded(widget, field.default, "min")
         return str(st.number_input(label, low, high, value, key=widget, help=explained))
-    shown = "" if field.default is None else format_number(field.default)
-    return st.text_input(label, _seeded(widget, shown, ""), key=widget, help=explained, placeholder="none")
+    shown = _shown(field.default)
+    empty = f"default: {shown}" if shown else "usual" if key == "init_scale" else "none"
+    return st.text_input(label, _seeded(widget, shown, ""), key=widget, help=explained, placeholder=empty)
 
 
 def _seeded(widget: str, default: Any, otherwise: Any = False) -> Any:
@@ -82,8 +86,10 @@ def _string_form(cls: type[Policy], values: dict[str, str]) -> str:
     parts = []
     for key, value in values.items():
         default = cls.model_fields[key].default
-        if value.strip() and value.strip() != _shown(default):
-            parts.append(f"{key}={value.strip()}")
+        # A comma would begin another key: it stays one value, which is then refused.
+        entered = value.strip().replace(",", ";")
+        if entered and entered != _shown(default):
+            parts.append(f"{key}={entered}")
     return f"{cls.name}:{','.join(parts)}" if parts else cls.name
 
 
@@ -116,7 +122,10 @@ def _explained(field: FieldInfo) -> str:
     elif field.annotation is not bool and get_origin(field.annotation) is not Literal:
         words.append("From 2^-126 to 2^126, as 1024 or 2^10.")
     default = _shown(field.default)
-    words.append(f"Default: {default}." if default else "Empty: no such bound.")
+    if default:
+        words.append(f"Default: {default}.")
+    elif "bound" in words[0] or words[0].startswith(("Floor", "Ceiling")):
+        words.append("Empty: no such bound.")
     return plain(format_powers(" ".join(words)))
 
 
@@ -133,9 +142,11 @@ def _take_from_url(form: str, default: str) -> None:
         if asked:
             st.warning(plain(f"The link's policy is shown as its default: {error}"))
         policy = parse_policy(default)
+    settings = {key: getattr(policy, key) for key in policy.settings()}
+    if asked and policy != type(policy)(**settings):
+        st.warning(plain(f"The link's policy has taken steps already ({text}); the form starts it afresh."))
     st.session_state[f"{form}.name"] = policy.name
-    for key in policy.settings():
-        value = getattr(policy, key)
+    for key, value in settings.items():
         kind = type(policy).model_fields[key].annotation
         plain_kind = kind in (bool, int) or get_origin(kind) is Literal
         st.session_state[f"{form}.{policy.name}.{key}"] = value if plain_kind else _shown(value)

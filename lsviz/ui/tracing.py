@@ -52,18 +52,25 @@ SAME_SCALE, SAME_INTERVAL = 2.0**8, 4
 
 
 def choose_policies(driven_by: str) -> list[str]:
-    """Ask for policies; the URL holds the choice, and a form adds one with its own settings."""
+    """Ask for policies, a choice of its own for each driver; the URL holds it.
+
+    Returns:
+        Canonical string forms, each once; what is no policy is told and left out.
+    """
     key = f"traced.{driven_by}"
+    kept: dict[str, list[str]] = st.session_state.setdefault("traced.kept", {})
+    asked = url_list("policies", ";")
+    if asked and asked != st.session_state.get("traced.written"):
+        kept[driven_by] = asked
+        st.session_state.pop(key, None)
     if key not in st.session_state:
-        asked = [text for text in url_list("policies", ";") if _known(text)]
-        st.session_state[key] = asked or list(FIRST_POLICIES[driven_by])
+        st.session_state[key] = kept.get(driven_by, list(FIRST_POLICIES[driven_by]))
     added = st.session_state.pop("traced.add", None)
-    if added and added not in st.session_state[key]:
-        st.session_state[key] = [*st.session_state[key], added]
+    st.session_state[key] = _canonical([*st.session_state[key], *([added] if added else [])])
     chosen_column, form_column = st.columns([9, 2], vertical_alignment="bottom")
     with form_column, st.popover("Add one", icon=":material/add:", width="stretch"):
         text = policy_form("traced.form", "megatron")
-        if st.button("Add", type="primary", width="stretch"):
+        if st.button("Add", type="primary", width="stretch", disabled=not _is_policy(text)):
             st.session_state["traced.add"] = text
             st.rerun()
     options = list(dict.fromkeys([*POLICIES, *st.session_state[key]]))
@@ -75,6 +82,9 @@ def choose_policies(driven_by: str) -> list[str]:
         placeholder="Choose policies, or type one: megatron:hysteresis=1",
         help="Every library's own rule. Typed ones may have settings, as on the command line.",
     )
+    chosen = _canonical(chosen)
+    kept[driven_by] = chosen
+    st.session_state["traced.written"] = chosen
     set_url_list("policies", chosen, ";")
     return chosen
 
@@ -132,7 +142,9 @@ def run_traces(
     """
     amax = parse_amax(steps) if driven_by == LARGEST else []
     if max(len(amax), len(steps) if driven_by == OVERFLOWS else 0) > MAX_STEPS:
-        raise UserError(f"the page shows up to {MAX_STEPS:,} steps; lsviz trace takes more")
+        raise UserError(
+            f"the page shows up to {MAX_STEPS:,} steps; lsviz trace --overflow - takes any number"
+        )
     policies = {text: _same_start(parse_policy(text)) if same_start else parse_policy(text) for text in texts}
     traces = {
         text: trace_amax(policy, amax) if driven_by == LARGEST else trace_overflows(policy, steps)
@@ -157,10 +169,10 @@ def show_traces(
 
 def show_counters(policies: dict[str, Policy], traces: dict[str, Trace]) -> None:
     """Show what one policy remembers at every step, beside every policy's rule and source."""
-    label = st.segmented_control(
-        "What it remembers, step by step", list(policies), default=next(iter(policies)), required=True
-    )
-    label = label or next(iter(policies))
+    key = "traced.remembers"
+    if st.session_state.get(key) not in policies:
+        st.session_state[key] = next(iter(policies))
+    label = st.segmented_control("What it remembers, step by step", list(policies), required=True, key=key)
     policy = policies[label]
     counters, rule = st.columns([7, 5], gap="large")
     counters.dataframe(
@@ -172,6 +184,8 @@ def show_counters(policies: dict[str, Policy], traces: dict[str, Trace]) -> None
     with rule:
         st.markdown(f"**{plain(policy.name)}** {plain(format_powers(policy.rule))}")
         st.caption(f"Read in: {plain(policy.source)}.")
+        for note in policy.notes():
+            st.caption(f":material/info: {plain(note)}")
         st.caption("As traced:")
         st.code(format_policy(policy), language=None, wrap_lines=True)
         link_page("launch", "Train with it", {"policy": label})
@@ -186,17 +200,29 @@ def _same_start(policy: Policy) -> Policy:
         for key, value in shared.items()
         if key in cls.settings() and getattr(policy, key) == cls.model_fields[key].default
     }
+    if "max_interval" in cls.settings():
+        changes.pop("growth_interval", None)  # it climbs a ladder of its own
     try:
         return parse_policy(format_policy(policy.model_copy(update=changes)))
     except UserError:  # its own bounds leave no room for that start
         return policy
 
 
-def _known(text: str) -> bool:
+def _canonical(texts: Sequence[str]) -> list[str]:
+    """Return policies in their canonical form, each once; what is none is told."""
+    policies = []
+    for text in texts:
+        try:
+            policies.append(format_policy(parse_policy(text)))
+        except UserError as error:
+            st.warning(plain(f"Left out: {error}"))
+    return list(dict.fromkeys(policies))
+
+
+def _is_policy(text: str) -> bool:
     try:
         parse_policy(text)
-    except UserError as error:
-        st.warning(plain(f"The link asks for a policy that there isn't: {error}"))
+    except UserError:
         return False
     return True
 

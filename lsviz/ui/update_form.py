@@ -62,8 +62,9 @@ def show_update_warnings(spec: TaskSpec, policy: str, settings: dict[str, Any]) 
     """Say what in the chosen update S makes wrong."""
     try:
         config = RunConfig.build(task=spec.name, policy=policy, **settings)
-    except UserError:
-        return  # told when the run is started
+    except UserError as error:
+        st.caption(f":material/error: {plain(error)}")
+        return
     for warning in config.warnings(spec.optimizer):
         st.warning(plain(f"{warning[0].upper()}{warning[1:]}."), icon=":material/warning:")
 

@@ -156,6 +156,12 @@ def test_mindformers_ladder() -> None:
     assert falls[-1]["interval"] == 1
 
 
+def test_an_interval_off_the_ladder_is_noted() -> None:
+    assert "lowest is taken" in parse_policy("mindformers:growth_interval=35").notes()[0]
+    assert parse_policy("mindformers:growth_interval=50").notes() == []
+    assert parse_policy("megatron:growth_interval=35").notes() == []
+
+
 def test_a_new_library_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Preset(
         name="mylib",
@@ -187,6 +193,12 @@ def test_a_new_library_takes_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fairseq:init_scale=2^-20", "fairseq: init_scale should be above min_loss_scale (0.0001)"),
         ("fairseq:tolerance=2", "fairseq: tolerance should be less than or equal to 1, got 2"),
         ("mindformers:min_interval=50,max_interval=50", "min_interval should be below max_interval"),
+        ("mindformers:max_interval=150", "max_interval should not lie between 101 and 199"),
+        ("gradscaler:scale=1e300", "gradscaler: scale should lie between 0 and 3.40282"),
+        ("megatron:scale=0.5", "megatron: scale should lie between 1 and 3.40282"),
+        ("apex:scale=2^30", "apex: scale should lie between 0 and 2^24"),
+        ("metaseq:interval=0", "metaseq: interval should be greater than or equal to 1"),
+        ("gradscaler:growth_interval=1e30", "growth_interval should be less than or equal to 1000000000"),
     ],
 )
 def test_what_a_library_does_not_have_is_refused(text: str, message: str) -> None:

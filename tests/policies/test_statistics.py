@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsviz.policies import Outcome, PolicyError, parse_policy, trace_amax, trace_overflows
+from lsviz.policies import (
+    Outcome,
+    PolicyError,
+    format_policy,
+    parse_policy,
+    trace_amax,
+    trace_overflows,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden_traces.json").read_text())
 
@@ -114,6 +121,18 @@ def test_histogram_settles_without_an_overflow() -> None:
     assert trace.skipped == []
     # 2^13 = 8,192 is above the edge of 8,188, 2^12 below.
     assert set(trace.scales[-10:]) == {2**12, 2**13}
+
+
+@given(st.floats(min_value=2.0**-120, max_value=2.0**110), st.lists(st.floats(1e-30, 1e6), max_size=5))
+def test_logmax_state_survives_whatever_its_bounds_round_to(bound: float, amax: list[float]) -> None:
+    policy = parse_policy(f"logmax:min_scale={bound},max_scale={bound * 3}")
+    for value in amax:
+        policy = policy.update(Outcome(True, value))
+        assert parse_policy(format_policy(policy)) == policy
+
+
+def test_patent_takes_the_smallest_and_largest_numbers() -> None:
+    assert trace_amax(parse_policy("patent"), [5e-324, 1.7e308]).scales == [2.0**126, 2.0**-126]
 
 
 def test_bounds_of_logmax_are_checked_together() -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from lsviz.errors import UserError
-from lsviz.policies import POLICIES, Constant, NoScaling, parse_policy, trace_amax, trace_overflows
+from lsviz.policies import (
+    POLICIES,
+    Constant,
+    NoScaling,
+    parse_amax,
+    parse_policy,
+    trace_amax,
+    trace_overflows,
+)
 
 GradScaler = POLICIES["gradscaler"]
 
@@ -74,3 +82,15 @@ def test_every_policy_can_be_traced_both_ways(name: str) -> None:
     policy = POLICIES[name]()
     assert len(trace_overflows(policy, "..O..O...").scales) == 9
     assert len(trace_amax(policy, [0.5, 0.0, math.inf, math.nan, 2**-30, 1e-3]).scales) == 6
+
+
+def test_a_scale_that_is_0_from_the_start_is_warned_of() -> None:
+    trace = trace_overflows(parse_policy("gradscaler:scale=0"), ".")
+    assert trace.unsafe_at == 0
+    assert "at step 0 S is 0 and 1/S is infinite" in trace.warning
+
+
+def test_lists_of_largest_gradients() -> None:
+    assert parse_amax("0.5 2^-10,inf\n3") == [0.5, 2.0**-10, math.inf, 3]
+    with pytest.raises(UserError, match=r"numbers such as 0\.5, 2\^-10 or inf, got 'x'"):
+        parse_amax("1 x")

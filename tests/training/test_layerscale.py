@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsviz.policies import Layerwise
+from lsviz.policies import Layerwise, Outcome
 from lsviz.policies.layerwise import LayerScale
 from lsviz.training.engine import Engine
 from lsviz.training.layerscale import LayerScaling, UntrackedTensorError
@@ -208,6 +209,137 @@ def test_recorded_rows_carry_each_layers_scale() -> None:
     for row in plain.rows(0, 1.0):
         scale = by_name[row.tensor].loss_scale
         assert by_name[row.tensor].histogram.amax == row.histogram.amax * scale
+
+
+class Tied(nn.Module):
+    """The head owns nothing, so its layer has no gradient of its own to be seen by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.hidden = nn.Embedding(8, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 8, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.tanh(self.hidden(self.embedding(x))))
+        return logits
+
+
+class Twice(nn.Module):
+    """A layer below and above another one: each receives what the other made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.again, self.between = nn.Embedding(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.again(self.between(self.again(self.embedding(x))))
+        return logits
+
+
+class Spare(Twice):
+    """A parameter of the whole model that no gradient reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1.0 * self.between(self.embedding(x))
+
+
+@pytest.mark.parametrize("kind", [Tied, Twice, Spare])
+def test_after_overflows_the_scales_fall_until_gradients_are_finite(kind: type[nn.Module]) -> None:
+    torch.manual_seed(5)
+    model, x, y = kind(), torch.randint(0, 8, (16,)), torch.randint(0, 8, (16,))
+    layers, policy = LayerScaling(model), Layerwise(init_scale=2.0**24)
+    engine = Engine.resolve("fp16", "cpu")
+    with engine.active():
+        for _ in range(80):
+            model.zero_grad()
+            with layers.forward(policy), engine.autocast():
+                loss = nn.functional.cross_entropy(model(x), y)
+            (loss.float() * layers.scale_at(loss)).backward()
+            finite = all(bool(torch.isfinite(g).all()) for g in gradients(model).values())
+            if finite:
+                break
+            outcomes = layers.outcomes()
+            assert False in outcomes.values()
+            policy = policy.update(Outcome(finite, layers=outcomes))
+    assert finite
+
+
+def transposed(m: Chain, x: Tensor) -> Tensor:
+    return m.top(m.bottom(x).T.T.mT.mT)  # type: ignore[no-any-return]
+
+
+def by_hand(m: Chain, x: Tensor) -> Tensor:
+    return m.bottom(x) @ m.top.weight.T + m.top.bias
+
+
+def put_into_zeros(m: Chain, x: Tensor) -> Tensor:
+    out = torch.zeros(len(x), 2, 4)
+    out[:, 0] = m.top(m.middle(x))
+    out[:, 1] = m.top(m.bottom(x))
+    return out
+
+
+def changed_in_place(m: Chain, x: Tensor) -> Tensor:
+    hidden = m.bottom(x)
+    hidden[:, 0] = m.middle(x)[:, 1]
+    hidden += nn.functional.hardtanh(m.middle(x), -1.0, 1.0, True)
+    hidden = nn.functional.relu(hidden.mul_(2.0), inplace=True)
+    return m.top(hidden)  # type: ignore[no-any-return]
+
+
+def from_an_input_with_a_gradient(m: Chain, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    return m.top(m.bottom(torch.tanh(2 * x)) + x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "forward", [transposed, by_hand, put_into_zeros, changed_in_place, from_an_input_with_a_gradient]
+)
+def test_code_as_people_write_it_is_followed(forward: Callable[[Chain, Tensor], Tensor]) -> None:
+    torch.manual_seed(6)
+    model, x = Chain(), torch.randn(4, 8)
+    forward(model, x).pow(2).mean().backward()
+    expected = gradients(model)
+    model.zero_grad()
+    scales = {"bottom": 2.0**9, "middle": 2.0**-3, "top": 2.0**5}
+    layers, policy = scaled(model, lambda name: scales[name])
+    backward(layers, policy, lambda: forward(model, x).pow(2).mean())
+    layers.unscale()
+    after = gradients(model)
+    assert after.keys() == expected.keys()
+    assert all(torch.equal(after[name], expected[name]) for name in expected)
+
+
+class SharedActivation(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bottom, self.top, self.act = nn.Linear(8, 8), nn.Linear(8, 4), nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.top(self.act(self.bottom(x))))
+        return out
+
+
+def test_a_module_that_serves_two_layers_is_counted_at_one_scale() -> None:
+    torch.manual_seed(7)
+    model, x = SharedActivation(), torch.randn(4, 8)
+    plain = GradientRecorder(model)
+    with plain.recording():
+        model(x).pow(2).mean().backward()
+    expected = {row.tensor: row.histogram for row in plain.rows(0, 1.0)}
+    model.zero_grad()
+    layers, policy = scaled(model, lambda name: 2.0**10 if name == "bottom" else 2.0**-10)
+    recorder = GradientRecorder(model)
+    with recorder.recording(scale_at=layers.scale_at):
+        backward(layers, policy, lambda: model(x).pow(2).mean())
+    rows = {row.tensor: row for row in recorder.rows(0, 1.0, weight_scales=layers.weight_scales)}
+    binades = round(math.log2(rows["act"].loss_scale))
+    assert (rows["act"].histogram.counts == expected["act"].shift(binades).counts).all()
 
 
 class Hidden(torch.autograd.Function):

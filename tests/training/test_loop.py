@@ -212,6 +212,39 @@ def test_a_retried_batch_meets_the_same_dropout() -> None:
     assert loss_curve("gradscaler:init_scale=2^40") == loss_curve("gradscaler:init_scale=2^8")
 
 
+class Normed(Hopeless):
+    """NaN at every scale, and running statistics that count the batches."""
+
+    def build_model(self) -> nn.Module:
+        self.model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
+        self.tries = 0
+        self.model.register_forward_hook(lambda *_: setattr(self, "tries", self.tries + 1))
+        return self.model
+
+    def batches(self, seed: int) -> Iterator[Batch]:
+        while True:
+            yield (torch.tensor([[1.0, torch.nan], [2.0, 3.0]]),)
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    [("logmax", 2), ("mindformers:init_scale=1", 1), ("constant:8", 1), ("gradscaler:init_scale=4", 30)],
+)
+def test_a_retry_ends_where_the_policy_no_longer_reduces_s(policy: str, most: int) -> None:
+    task = Normed()
+    config = RunConfig.build(
+        task="hopeless", policy=policy, steps=1, on_overflow="retry", record_every=0, reference_every=0
+    )
+    results = train(task, config, Engine.resolve("fp32", "cpu"))
+    if policy.startswith("gradscaler"):  # to the end, where S can't be undone
+        with pytest.raises(ScaleVanishedError):
+            next(results)
+    else:
+        assert next(results).step.skipped
+        assert task.tries <= most
+        assert task.model[0].num_batches_tracked == 1  # type: ignore[index]
+
+
 def test_a_policy_that_gives_up_ends_the_run_after_its_last_row() -> None:
     config = RunConfig.build(
         task="hopeless", policy="deepspeed:init_scale=4", steps=50, record_every=0, reference_every=0

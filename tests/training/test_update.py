@@ -231,6 +231,15 @@ def test_an_l2_penalty_times_s_past_fp32_is_refused() -> None:
         update.apply(2.0**126)
 
 
+def test_an_l2_penalty_that_leaves_fp32_on_its_weight_skips_the_step() -> None:
+    layer, optimizer = layer_with_gradient([1.0])
+    with torch.no_grad():
+        layer.weight.fill_(1e4)
+    update = WeightUpdate(layer, optimizer, UpdateRule(l2=1.0, l2_order="scaled"))
+    assert update.apply(2.0**120).skipped
+    assert layer.weight.item() == 1e4
+
+
 def test_a_parameter_without_elements_is_no_obstacle() -> None:
     model = nn.ParameterList([torch.zeros(2, 0), torch.zeros(2)])
     for parameter, gradient in zip(model, (torch.zeros(2, 0), torch.tensor([3.0, -8.0])), strict=True):
@@ -336,6 +345,7 @@ def warnings_of(**changes: object) -> list[str]:
         ({"l2": 0.1, "l2_order": "before"}, ["too weak"]),
         ({"l2": 0.1, "l2_order": "scaled"}, []),
         ({"update": "none", "clip": 1.0, "l2_order": "before", "l2": 1.0, "policy": "none"}, []),
+        ({"update": "none", "policy": "constant:1"}, []),
     ],
 )
 def test_what_is_wrong_is_said(changes: dict[str, object], said: list[str]) -> None:

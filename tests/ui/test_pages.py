@@ -426,6 +426,26 @@ def test_policies_by_the_largest_gradient_and_with_their_own_defaults() -> None:
 
 
 @pytest.mark.usefixtures("runs_root")
+def test_each_driver_keeps_policies_of_its_own() -> None:
+    app = open_page("policies")
+    drivers = next(g for g in app.get("button_group") if g.key == "driven_by")
+    app.multiselect[0].set_value(["tf", "dynamic", "gradscaler", "constant:scale=1024", "nonsense"]).run()
+    assert "unknown policy 'nonsense'" in words(app)
+    assert app.query_params["policies"] in ("tf;gradscaler;constant:1024", ["tf;gradscaler;constant:1024"])
+    drivers.set_value("largest gradients").run()
+    assert app.multiselect[0].value == ["gradscaler", "patent", "logmax", "histogram"]
+    next(g for g in app.get("button_group") if g.key == "driven_by").set_value("overflows").run()
+    assert app.multiselect[0].value == ["tf", "gradscaler", "constant:1024"]
+    app.switch_page("lsviz/ui/pages/launch.py")
+    app.run()
+    app.switch_page("lsviz/ui/pages/policies.py")
+    app.query_params.clear()
+    app.run()
+    assert not app.exception
+    assert app.multiselect[0].value == ["tf", "gradscaler", "constant:1024"]
+
+
+@pytest.mark.usefixtures("runs_root")
 def test_policies_shows_counters_and_warns_where_torch_would_corrupt() -> None:
     app = open_page("policies", policies="gradscaler:init_scale=2^-125", pattern="OOO.", same_start="false")
     assert list(app.dataframe[0].value["clean steps"]) == [0, 0, 0, 1]
@@ -440,6 +460,9 @@ def test_policies_adds_one_from_the_form() -> None:
     next(button for button in app.button if button.label == "Add").click().run()
     assert app.multiselect[0].value[-1] == "paddle:decr_every_n=2"
     assert not app.exception
+    app.text_input(key="traced.form.paddle.init_scale").set_value("1024,growth_factor=4").run()
+    assert "init_scale takes a number such as 1024" in words(app)
+    assert next(button for button in app.button if button.label == "Add").disabled
 
 
 @pytest.mark.usefixtures("runs_root")
