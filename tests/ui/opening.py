@@ -1,0 +1,47 @@
+"""Opening a page with streamlit's own AppTest, and reading what it says."""
+
+from __future__ import annotations
+
+from streamlit.testing.v1 import AppTest
+
+from tests.conftest import REPOSITORY
+
+PAGES = {
+    "explore": None,
+    "launch": "lsviz/ui/pages/launch.py",
+    "compare": "lsviz/ui/pages/compare.py",
+    "policies": "lsviz/ui/pages/policies.py",
+}
+
+
+def open_page(name: str, **query: str) -> AppTest:
+    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=60)
+    page = PAGES[name]
+    if page is not None:
+        app.run()
+        app.switch_page(page)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def words(app: AppTest) -> str:
+    kinds = (
+        "title",
+        "header",
+        "subheader",
+        "markdown",
+        "caption",
+        "info",
+        "warning",
+        "error",
+        "success",
+        "code",
+    )
+    return "\n".join(element.value for kind in kinds for element in getattr(app, kind))
+
+
+def charts(app: AppTest) -> int:
+    return len(app.get("plotly_chart"))
