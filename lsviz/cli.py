@@ -60,6 +60,14 @@ def _words(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
+def _number(text: str) -> float:
+    """Read a number as policies have them: 0.5, 2^-10."""
+    try:
+        return float(parse_number(str(text)))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number such as 0.5 or 2^-10") from None
+
+
 @app.callback()
 def root(
     context: typer.Context,
@@ -83,6 +91,14 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Training steps; the task's own by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and dropout.")] = 0,
+    loss_weight: Annotated[
+        float,
+        typer.Option(parser=_number, metavar="NUMBER", help="Factor on the loss, from 2^-20 to 1."),
+    ] = 1.0,
+    init_gain: Annotated[
+        float,
+        typer.Option(parser=_number, metavar="NUMBER", help="Factor on the initial weights, 2^-6 to 2^6."),
+    ] = 1.0,
     optimizer: Annotated[str, typer.Option(help=f"{_words(OPTIMIZERS)}; task: its own.")] = "task",
     lr: Annotated[float | None, typer.Option(help="Learning rate; the task's own by default.")] = None,
     update: Annotated[str, typer.Option(help=f"How S is undone: {_words(UPDATES)}.")] = "unscale",
@@ -121,6 +137,8 @@ def run(
         device=device,
         steps=spec.steps if steps is None else steps,
         seed=seed,
+        loss_weight=loss_weight,
+        init_gain=init_gain,
         optimizer=optimizer,
         lr=lr,
         update=update,

@@ -148,7 +148,19 @@ def test_policies_lists_all_with_rule_and_source(tmp_path: Path) -> None:
 
 def test_run_takes_update_rules_and_warns_where_they_are_wrong(tmp_path: Path) -> None:
     rules = ["--policy", "constant:8", "--update", "fold-lr", "--clip", "1", "--clip-order", "scaled"]
-    more = ["--l2", "0.1", "--l2-order", "scaled", "--on-overflow", "retry", "--no-master-weights"]
+    more = [
+        "--loss-weight",
+        "2^-3",
+        "--init-gain",
+        "0.5",
+        "--l2",
+        "0.1",
+        "--l2-order",
+        "scaled",
+        "--on-overflow",
+        "retry",
+        "--no-master-weights",
+    ]
     done = lsviz("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lsviz: warning: fold-lr with Adam")
@@ -156,6 +168,7 @@ def test_run_takes_update_rules_and_warns_where_they_are_wrong(tmp_path: Path) -
     assert (config.update, config.clip, config.clip_order) == ("fold-lr", 1, "scaled")
     assert (config.l2, config.l2_order, config.on_overflow) == (0.1, "scaled", "retry")
     assert not config.master_weights
+    assert (config.loss_weight, config.init_gain) == (0.125, 0.5)
     done = lsviz("run", *QUICK, *rules, "--optimizer", "sgd", "--lr", "0.1", cwd=tmp_path)
     assert done.stderr == ""
 
@@ -196,6 +209,9 @@ ERRORS = [
     ),
     (["run", *QUICK, "--clip", "0"], "clip: should be greater than 0, got 0"),
     (["run", *QUICK, "--clip-order", "x"], "unknown clip_order 'x'; choose one of: after, before or scaled"),
+    (["run", *QUICK, "--loss-weight", "2^1"], "loss_weight: should be less than or equal to 1, got 2.0"),
+    (["run", *QUICK, "--loss-weight", "x"], "'x' is no number such as 0.5 or 2^-10"),
+    (["run", *QUICK, "--init-gain", "0"], "init_gain: should be greater than or equal to 0.015625, got 0"),
     (["run", *QUICK, "--optimizer", "lion"], "unknown optimizer 'lion'; choose one of: task, sgd"),
     (["run", *QUICK, "--policy", "layerwise", "--update", "fold-lr"], "it takes update=unscale"),
     (

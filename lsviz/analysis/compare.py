@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lsviz.analysis.shares import flushed_frame, last_flushed
+from lsviz.policies import format_number
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import RunRecord, RunStatus
 
@@ -101,8 +102,12 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def update_label(config: RunConfig) -> str:
-    """Return what is unusual in a run's weight update, in a few words; empty where nothing is."""
+    """Return what is unusual in a run's loss, start and weight update, in a few words; empty: nothing."""
     words: list[str] = []
+    if config.loss_weight != 1:
+        words.append(f"loss x {format_number(config.loss_weight)}")
+    if config.init_gain != 1:
+        words.append(f"gain {format_number(config.init_gain)}")
     if config.optimizer != "task":
         words.append(config.optimizer)
     if config.lr is not None:

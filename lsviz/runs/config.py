@@ -44,6 +44,18 @@ class RunConfig(BaseModel):
     device: Device = Field(default="auto", description="Where it runs; auto takes a GPU where there is one.")
     steps: int = Field(default=1000, ge=1, le=MAX_STEPS, description="Number of training steps.")
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of weights, batches and dropout.")
+    loss_weight: float = Field(
+        default=1.0,
+        ge=2.0**-20,
+        le=1.0,
+        description="Factor on the loss, 2^-20 to 1: an auxiliary loss has a small one, and small gradients.",
+    )
+    init_gain: float = Field(
+        default=1.0,
+        ge=2.0**-6,
+        le=2.0**6,
+        description="Factor on the initial weights (not biases), 2^-6 to 2^6.",
+    )
     optimizer: OptimizerName = Field(default="task", description="Optimizer; task takes the task's own.")
     lr: float | None = Field(
         default=None, gt=0, le=1e6, allow_inf_nan=False, description="Learning rate; empty: the task's own."

@@ -78,6 +78,64 @@ _SPECS: Final = (
         lr=1e-3,
         threads=1,
     ),
+    TaskSpec(
+        name="digits-cnn",
+        module="lsviz.training.tasks.digits_cnn",
+        title="Small convolutional net, digits",
+        teaches=(
+            "Two convolutions on the same digits. As most image classifiers do (the paper's ResNet-50 too), it "
+            "trains as well in FP16 without loss scaling as in FP32."
+        ),
+        metric_name="accuracy",
+        steps=400,
+        batch_size=128,
+        lr=1e-3,
+        threads=1,
+    ),
+    TaskSpec(
+        name="char-gpt",
+        module="lsviz.training.tasks.char_gpt",
+        title="Transformer on characters",
+        teaches=(
+            "Four transformer blocks of width 64 predict the next character of Python's help texts. Its loss is a "
+            "mean over 2,048 characters, so gradients are small, and a few percent are flushed without loss "
+            "scaling, most in the attention; it learns as well as in FP32 all the same. Turn the loss weight down "
+            "to see where that ends."
+        ),
+        metric_name="bits per character",
+        steps=600,
+        batch_size=32,
+        lr=1e-3,
+    ),
+    TaskSpec(
+        name="char-lstm",
+        module="lsviz.training.tasks.char_lstm",
+        title="Recurrent net on characters",
+        teaches=(
+            "Two LSTM layers of 128 predict the next character of Python's help texts, through 64 steps of "
+            "recurrence. A percent or two of its gradients is flushed without loss scaling, and it learns as well "
+            "as in FP32. Turn the loss weight down to see where that ends."
+        ),
+        metric_name="bits per character",
+        steps=600,
+        batch_size=32,
+        lr=2e-3,
+    ),
+    TaskSpec(
+        name="image-fit",
+        module="lsviz.training.tasks.image_fit",
+        title="A photograph learned pixel by pixel",
+        teaches=(
+            "A network learns one photograph, from a pixel's place to its colour. Its loss is a mean over 12,288 "
+            "numbers and shrinks as the picture comes: without loss scaling FP16 flushes nearly half of the lowest "
+            "layer's gradient and still loses about a decibel only. Flushed is not the same as harmed. With a loss "
+            "weight of 2^-8, as for an auxiliary loss, it no longer learns at all, and S = 2^14 brings it back."
+        ),
+        metric_name="PSNR",
+        steps=500,
+        batch_size=4096,
+        lr=5e-4,
+    ),
 )
 
 TASKS: Final[dict[str, TaskSpec]] = {spec.name: spec for spec in _SPECS}

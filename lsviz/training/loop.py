@@ -37,7 +37,7 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
         PolicyStoppedError: The policy gave up, as the library it follows would.
     """
     torch.manual_seed(config.seed)
-    model = task.build_model().to(engine.device)
+    model = with_gain(task.build_model(), config.init_gain).to(engine.device)
     once = TrainingStep(task, model, config, engine)
     batches = task.batches(config.seed)
     policy = config.initial_policy
@@ -78,6 +78,15 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
             )
             if stopped is not None:
                 raise stopped
+
+
+@torch.no_grad()
+def with_gain(model: torch.nn.Module, gain: float) -> torch.nn.Module:
+    """Multiply a model's weights of two or more dimensions, which excludes biases and norms; return it."""
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            parameter.mul_(gain)
+    return model
 
 
 def _evaluate(task: Task, model: torch.nn.Module, engine: Engine) -> float:

@@ -89,7 +89,8 @@ class TrainingStep:
         """Gradients of the same weights and batch in FP32 with S = 1, leaving the training as it was."""
         with untouched(self._model):
             with self._recorder.recording(rounding=True):
-                self._task.loss(self._model, batch).backward()  # type: ignore[no-untyped-call]
+                loss = self._task.loss(self._model, batch)
+                (loss * self._config.loss_weight).backward()  # type: ignore[no-untyped-call]
             return self._recorder.rows(step, 1.0, reference=True)
 
     def _once(self, batch: Batch, step: int, policy: Policy) -> tuple[StepDone, Outcome]:
@@ -127,7 +128,7 @@ class TrainingStep:
             with self._engine.autocast():
                 loss = self._task.loss(self._model, batch)
             loss_scale = policy.loss_scale
-        (loss.float() * loss_scale).backward()  # type: ignore[no-untyped-call]
+        (loss.float() * self._config.loss_weight * loss_scale).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), loss_scale
 
 

@@ -17,7 +17,7 @@ from lsviz.training.catalog import TASKS, find_task
 from lsviz.ui.policy_form import policy_form
 from lsviz.ui.state import run_store, watch
 from lsviz.ui.text import plain
-from lsviz.ui.update_form import show_update_warnings, update_form
+from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
 RECENT = 8
 _NEW_TASK = "_new_task"
@@ -61,6 +61,7 @@ def launch_form() -> None:
     seed = seed_column.number_input(
         "Seed", 0, MAX_SEED, 0, key="seed", bind="query-params", help="Of weights, batches and dropout."
     )
+    start = start_form()
     update = update_form(spec)
     with st.expander("Recording"):
         record_every = st.number_input(
@@ -92,6 +93,7 @@ def launch_form() -> None:
                 seed=seed,
                 record_every=record_every,
                 reference_every=reference_every,
+                **start,
                 **update,
             )
             run = submit_run(default_root(), config)

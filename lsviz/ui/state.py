@@ -27,6 +27,8 @@ KEYS: Final[dict[str, str]] = {
     "precision": "Launch: number format",
     "steps": "Launch: number of steps",
     "seed": "Launch: seed",
+    "loss_weight": "Launch: factor on the loss",
+    "init_gain": "Launch: factor on the initial weights",
     "optimizer": "Launch: optimizer",
     "lr": "Launch: learning rate",
     "update": "Launch: how the update undoes S",

@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
 from lsviz.runs.updates import (
@@ -58,6 +59,14 @@ def update_form(spec: TaskSpec) -> dict[str, Any]:
     }
 
 
+def start_form() -> dict[str, Any]:
+    """Ask for the dials that every task has: the weight of its loss and the size of its first weights."""
+    with st.expander("Loss and first weights"):
+        loss_weight = _power("loss_weight", "Loss weight", range(-20, 1))
+        init_gain = _power("init_gain", "Initial gain", range(-6, 7))
+    return {"loss_weight": loss_weight, "init_gain": init_gain}
+
+
 def show_update_warnings(spec: TaskSpec, policy: str, settings: dict[str, Any]) -> None:
     """Say what in the chosen update S makes wrong."""
     try:
@@ -85,3 +94,13 @@ def _number(key: str, label: str, explained: str, empty: str) -> float | None:
     return st.number_input(
         label, value=None, key=key, bind="query-params", format="%g", help=explained, placeholder=empty
     )
+
+
+def _power(key: str, label: str, exponents: range) -> float:
+    """Ask for a power of two, which the URL holds as it is shown: 2⁻⁸."""
+    labels = [format_powers(f"2^{e}") if e else "1" for e in exponents]
+    if st.session_state.get(key, "1") not in labels:
+        del st.session_state[key]
+    explained = plain(format_powers(RunConfig.model_fields[key].description or ""))
+    chosen = st.select_slider(label, labels, value="1", key=key, bind="query-params", help=explained)
+    return 2.0 ** exponents[labels.index(chosen)]

@@ -238,6 +238,7 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     app.selectbox(key="policy.name").set_value("gradscaler").run()
     app.number_input(key="policy.gradscaler.growth_interval").set_value(7)
     app.number_input(key="clip").set_value(2.0)
+    app.select_slider(key="loss_weight").set_value("2⁻⁸")
     app.number_input(key="steps").set_value(15)
     app.number_input(key="seed").set_value(4)
     app.run()
@@ -247,7 +248,12 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     (run,) = RunStore.at(runs_root).list_runs()
     try:
         assert run.config == RunConfig.build(
-            task="digits-mlp", policy="gradscaler:growth_interval=7", steps=15, seed=4, clip=2.0
+            task="digits-mlp",
+            policy="gradscaler:growth_interval=7",
+            steps=15,
+            seed=4,
+            clip=2.0,
+            loss_weight=2.0**-8,
         )
         assert app.query_params["run"] in (run.run_id, [run.run_id])
         end = time.monotonic() + 60
@@ -274,7 +280,7 @@ def test_every_key_of_the_url_stands_in_the_table() -> None:
         used |= set(re.findall(r'query_params(?:\.get\(|\.pop\(|\[)"(\w+)"', source))
         used |= set(re.findall(r'url_list\("(\w+)"', source))
         used |= set(re.findall(r'key="(\w+)",\s*bind="query-params"', source))
-        used |= set(re.findall(r'(?:_choice|_number|policy_form)\(\s*"(\w+)"', source))
+        used |= set(re.findall(r'(?:_choice|_number|_power|policy_form)\(\s*"(\w+)"', source))
     assert used == set(KEYS)
 
 
@@ -322,6 +328,7 @@ def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> No
     "query",
     [
         {"clip": "-1"},
+        {"loss_weight": "7", "init_gain": "x"},
         {"update": "x", "l2": "y"},
         {"steps": "0"},
         {"steps": "x"},

@@ -1,0 +1,175 @@
+"""Every task learns; what the text and image tasks measure is what they say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+from lsviz.runs.config import RunConfig
+from lsviz.training.catalog import TASKS
+from lsviz.training.engine import Engine
+from lsviz.training.loop import train, with_gain
+from lsviz.training.tasks.base import build_task
+from lsviz.training.tasks.image_fit import SIDE
+from lsviz.training.tasks.text import CONTEXT
+
+STEPS = {
+    "sigmoid-mlp": 120,
+    "digits-mlp": 40,
+    "digits-cnn": 30,
+    "char-gpt": 25,
+    "char-lstm": 25,
+    "image-fit": 40,
+}
+
+
+def losses(task: str, **settings: object) -> list[float]:
+    config = RunConfig.build(
+        **{
+            "task": task,
+            "steps": 12,
+            "record_every": 0,
+            "reference_every": 0,
+            "policy": "constant:256",
+            **settings,
+        }
+    )
+    engine = Engine.resolve(config.precision, config.device)
+    return [result.step.loss for result in train(build_task(task), config, engine)]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_learns_in_fp16(name: str) -> None:
+    curve = losses(name, steps=STEPS[name])
+    assert np.mean(curve[-3:]) < 0.9 * curve[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_tells_what_it_teaches(name: str) -> None:
+    spec = TASKS[name]
+    assert len(spec.teaches) > 100
+    assert spec.title
+    assert spec.metric_name
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_layerwise_follows_every_task(name: str) -> None:
+    plain = losses(name, steps=4, precision="fp32", policy="none")
+    assert losses(name, steps=4, precision="fp32", policy="layerwise") == plain
+
+
+class Uniform(nn.Module):
+    """The same logit for every character."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+
+    def forward(self, characters: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*characters.shape, self.vocabulary)
+
+
+@pytest.mark.parametrize("name", ["char-gpt", "char-lstm"])
+def test_bits_per_character_of_a_blind_guess_is_log2_of_the_vocabulary(name: str) -> None:
+    task = build_task(name)
+    vocabulary = len(task.characters)  # type: ignore[attr-defined]
+    bits = task.evaluate(Uniform(vocabulary), torch.device("cpu"))
+    assert bits == pytest.approx(math.log2(vocabulary), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["char-gpt", "char-lstm"])
+def test_the_next_character_is_asked_for_and_none_is_seen_before(name: str) -> None:
+    task = build_task(name)
+    characters, following = next(task.batches(0))
+    assert characters.shape == following.shape == (TASKS[name].batch_size, CONTEXT)
+    assert torch.equal(characters[:, 1:], following[:, :-1])
+    model = task.build_model().eval()
+    changed = characters.clone()
+    changed[:, 40:] = 0
+    with torch.no_grad():
+        before, after = model(characters), model(changed)
+    assert torch.allclose(before[:, :40], after[:, :40], atol=1e-6)
+    assert not torch.allclose(before[:, 40:], after[:, 40:])
+
+
+def test_text_that_is_measured_is_not_trained_on() -> None:
+    task = build_task("char-gpt")
+    train_part, held_out = task._split  # type: ignore[attr-defined]
+    assert len(train_part) + len(held_out) == len(task._text) > 300_000  # type: ignore[attr-defined]
+    assert len(held_out) > 30_000
+
+
+class Memory(nn.Module):
+    """Answers with the given colours, whatever the places."""
+
+    def __init__(self, colours: np.ndarray) -> None:
+        super().__init__()
+        self.colours = torch.tensor(colours, dtype=torch.float32)
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        return self.colours
+
+
+def photograph() -> np.ndarray:
+    """The middle square of the flower, 64 x 64, each pixel the mean of those under it, by numpy."""
+    photo = load_sample_image("flower.jpg").astype(float) / 255
+    side = min(photo.shape[:2])
+    left = (photo.shape[1] - side) // 2
+    square = photo[:side, left : left + side]
+    edges = [(math.floor(i * side / SIDE), math.ceil((i + 1) * side / SIDE)) for i in range(SIDE)]
+    return np.array([[square[a:b, c:d].mean((0, 1)) for c, d in edges] for a, b in edges]).reshape(-1, 3)
+
+
+def test_psnr_is_that_of_numpy() -> None:
+    task = build_task("image-fit")
+    exact = photograph()
+    noise = np.random.default_rng(0).normal(0, 0.1, exact.shape)
+    expected = -10 * math.log10(np.mean(noise**2))
+    assert task.evaluate(Memory(exact + noise), torch.device("cpu")) == pytest.approx(expected, abs=0.01)
+    assert task.evaluate(Memory(exact), torch.device("cpu")) > 100
+
+
+def test_loss_weight_moves_every_recorded_gradient_and_nothing_else() -> None:
+    def rows(weight: float) -> tuple[float, dict[tuple[str, bool], tuple[float, float]]]:
+        config = RunConfig.build(
+            task="digits-mlp",
+            precision="fp32",
+            steps=1,
+            loss_weight=weight,
+            record_every=1,
+            reference_every=1,
+        )
+        (result,) = train(build_task("digits-mlp"), config, Engine.resolve("fp32", "cpu"))
+        amax = {(r.tensor, r.reference): (r.histogram.amax, r.loss_scale) for r in result.exponents}
+        return result.step.loss, amax
+
+    plain_loss, plain = rows(1.0)
+    small_loss, small = rows(2.0**-12)
+    assert small_loss == plain_loss, "the loss is shown as the task has it"
+    assert plain.keys() == small.keys()
+    for key, (amax, scale) in plain.items():
+        assert small[key] == (amax * 2.0**-12, scale)
+
+
+def test_init_gain_multiplies_weights_and_not_biases() -> None:
+    torch.manual_seed(0)
+    plain = dict(build_task("digits-cnn").build_model().named_parameters())
+    torch.manual_seed(0)
+    gained = dict(with_gain(build_task("digits-cnn").build_model(), 4.0).named_parameters())
+    for name, parameter in plain.items():
+        factor = 1.0 if name.endswith("bias") else 4.0
+        assert torch.equal(gained[name], parameter * factor), name
+
+
+def test_a_small_loss_weight_starves_fp16_and_a_scale_brings_it_back() -> None:
+    settings = {"steps": 60, "loss_weight": 2.0**-14}
+    full = losses("digits-mlp", precision="fp32", policy="none", **settings)
+    starved = losses("digits-mlp", policy="none", **settings)
+    saved = losses("digits-mlp", policy="constant:2^14", **settings)
+    assert starved[-1] > 1.5 * full[-1]
+    assert saved[-1] == pytest.approx(full[-1], rel=0.1)
