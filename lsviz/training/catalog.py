@@ -52,10 +52,10 @@ _SPECS: Final = (
         module="lsviz.training.tasks.sigmoid_mlp",
         title="Deep sigmoid net, digits",
         teaches=(
-            "Six hidden sigmoid layers of 128 on handwritten digits. A sigmoid passes on at most a "
-            "quarter of a gradient, so each layer further down receives smaller ones, until FP16 "
-            "rounds them to zero: without loss scaling the lower layers receive nothing and the "
-            "network stays at chance. S = 1024 brings it back."
+            "Six hidden sigmoid layers of 128 on handwritten digits. A sigmoid passes on at most a quarter "
+            "of a gradient, so each layer further down receives smaller ones, until FP16 rounds them to "
+            "zero: without loss scaling the lower layers receive nothing and the network stays at chance. S "
+            "= 1024 brings it back."
         ),
         metric_name="accuracy",
         steps=1000,
@@ -68,9 +68,9 @@ _SPECS: Final = (
         module="lsviz.training.tasks.digits_mlp",
         title="Shallow ReLU net, digits",
         teaches=(
-            "Two hidden ReLU layers of 128 on the same digits. Its gradients lie well inside FP16's "
-            "range, so it trains as well in FP16 without loss scaling as in FP32: not every network "
-            "needs a loss scale."
+            "Two hidden ReLU layers of 128 on the same digits. Its gradients lie well inside FP16's range, "
+            "so it trains as well in FP16 without loss scaling as in FP32: not every network needs a loss "
+            "scale."
         ),
         metric_name="accuracy",
         steps=400,
@@ -83,8 +83,8 @@ _SPECS: Final = (
         module="lsviz.training.tasks.digits_cnn",
         title="Small convolutional net, digits",
         teaches=(
-            "Two convolutions on the same digits. As most image classifiers do (the paper's ResNet-50 too), it "
-            "trains as well in FP16 without loss scaling as in FP32."
+            "Two convolutions on the same digits. As most image classifiers do (the paper's ResNet-50 too), "
+            "it trains as well in FP16 without loss scaling as in FP32."
         ),
         metric_name="accuracy",
         steps=400,
@@ -97,10 +97,10 @@ _SPECS: Final = (
         module="lsviz.training.tasks.char_gpt",
         title="Transformer on characters",
         teaches=(
-            "Four transformer blocks of width 64 predict the next character of Python's help texts. Its loss is a "
-            "mean over 2,048 characters, so gradients are small, and a few percent are flushed without loss "
-            "scaling, most in the attention; it learns as well as in FP32 all the same. Turn the loss weight down "
-            "to see where that ends."
+            "Four transformer blocks of width 64 predict the next character of Python's help texts. Its "
+            "loss is a mean over 2,048 characters, so gradients are small, and a few percent are flushed "
+            "without loss scaling, most in the attention; it learns as well as in FP32 all the same. Turn "
+            "the loss weight down to see where that ends."
         ),
         metric_name="bits per character",
         steps=600,
@@ -113,8 +113,8 @@ _SPECS: Final = (
         title="Recurrent net on characters",
         teaches=(
             "Two LSTM layers of 128 predict the next character of Python's help texts, through 64 steps of "
-            "recurrence. A percent or two of its gradients is flushed without loss scaling, and it learns as well "
-            "as in FP32. Turn the loss weight down to see where that ends."
+            "recurrence. A percent or two of its gradients is flushed without loss scaling, and it learns "
+            "as well as in FP32. Turn the loss weight down to see where that ends."
         ),
         metric_name="bits per character",
         steps=600,
@@ -126,10 +126,11 @@ _SPECS: Final = (
         module="lsviz.training.tasks.image_fit",
         title="A photograph learned pixel by pixel",
         teaches=(
-            "A network learns one photograph, from a pixel's place to its colour. Its loss is a mean over 12,288 "
-            "numbers and shrinks as the picture comes: without loss scaling FP16 flushes nearly half of the lowest "
-            "layer's gradient and still loses about a decibel only. Flushed is not the same as harmed. With a loss "
-            "weight of 2^-8, as for an auxiliary loss, it no longer learns at all, and S = 2^14 brings it back."
+            "A network learns one photograph, from a pixel's place to its colour. Its loss is a mean over "
+            "12,288 numbers and shrinks as the picture comes: without loss scaling FP16 flushes nearly half "
+            "of the lowest layer's gradient and still loses about a decibel only. Flushed is not the same "
+            "as harmed. With a loss weight of 2^-8, as for an auxiliary loss, it no longer learns at all, "
+            "and S = 2^14 brings it back."
         ),
         metric_name="PSNR",
         steps=500,
