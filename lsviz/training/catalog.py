@@ -93,6 +93,23 @@ _SPECS: Final = (
         threads=1,
     ),
     TaskSpec(
+        name="shapes-ssd",
+        module="lsviz.training.tasks.shapes_ssd",
+        title="Multibox detector of shapes",
+        teaches=(
+            "A detector after SSD: anchors on two feature maps, hard negatives, boxes and classes of "
+            "circles, squares and triangles. The paper's SSD does not train at S = 1; this small one "
+            "does, as well as in FP32. Its gradients have to be moved left first, as a small term of a "
+            "sum of losses has them: with a loss weight of 2^-14 FP16 finds next to nothing without "
+            "loss scaling, and S = 2^18 brings all of it back."
+        ),
+        metric_name="mAP",
+        steps=400,
+        batch_size=32,
+        lr=2e-3,
+        threads=1,
+    ),
+    TaskSpec(
         name="char-gpt",
         module="lsviz.training.tasks.char_gpt",
         title="Transformer on characters",
@@ -106,6 +123,7 @@ _SPECS: Final = (
         steps=600,
         batch_size=32,
         lr=1e-3,
+        threads=1,
     ),
     TaskSpec(
         name="char-lstm",
@@ -120,6 +138,7 @@ _SPECS: Final = (
         steps=600,
         batch_size=32,
         lr=2e-3,
+        threads=1,
     ),
     TaskSpec(
         name="image-fit",
@@ -136,6 +155,7 @@ _SPECS: Final = (
         steps=500,
         batch_size=4096,
         lr=5e-4,
+        threads=1,
     ),
 )
 

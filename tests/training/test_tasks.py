@@ -15,13 +15,26 @@ from lsviz.training.catalog import TASKS
 from lsviz.training.engine import Engine
 from lsviz.training.loop import train, with_gain
 from lsviz.training.tasks.base import build_task
+from lsviz.training.tasks.boxes import (
+    average_precision,
+    decoded,
+    encoded,
+    intersection_over_union,
+    kept_detections,
+    matched_anchors,
+    square_anchors,
+)
 from lsviz.training.tasks.image_fit import SIDE
+from lsviz.training.tasks.shapes import SIDE as SHAPE_SIDE
+from lsviz.training.tasks.shapes import draw_pictures
+from lsviz.training.tasks.shapes_ssd import ShapesSSDTask
 from lsviz.training.tasks.text import CONTEXT
 
 STEPS = {
     "sigmoid-mlp": 120,
     "digits-mlp": 40,
     "digits-cnn": 30,
+    "shapes-ssd": 40,
     "char-gpt": 25,
     "char-lstm": 25,
     "image-fit": 40,
@@ -173,3 +186,110 @@ def test_a_small_loss_weight_starves_fp16_and_a_scale_brings_it_back() -> None:
     saved = losses("digits-mlp", policy="constant:2^14", **settings)
     assert starved[-1] > 1.5 * full[-1]
     assert saved[-1] == pytest.approx(full[-1], rel=0.1)
+
+
+def overlap_of(a: list[float], b: list[float]) -> float:
+    """Intersection over union of two boxes on whole pixels, by counting them."""
+    y, x = np.mgrid[0:100, 0:100]
+    inside = [(x >= c[0]) & (x < c[2]) & (y >= c[1]) & (y < c[3]) for c in (a, b)]
+    return float((inside[0] & inside[1]).sum() / (inside[0] | inside[1]).sum())
+
+
+def test_overlaps_are_those_of_counted_pixels() -> None:
+    chance = np.random.default_rng(0)
+    corners = chance.integers(0, 50, (12, 2))
+    boxes = np.concatenate([corners, corners + chance.integers(1, 50, (12, 2))], axis=1)
+    ours = intersection_over_union(torch.tensor(boxes[:6]).double(), torch.tensor(boxes[6:]).double())
+    for i in range(6):
+        for j in range(6):
+            assert float(ours[i, j]) == pytest.approx(overlap_of(boxes[i], boxes[6 + j])), (i, j)
+
+
+def test_offsets_lead_from_anchors_to_boxes() -> None:
+    anchors = square_anchors(6, (0.2, 0.4))
+    assert anchors.shape == (72, 4)
+    assert torch.allclose(anchors[3], torch.tensor([0.25 - 0.2, 1 / 12 - 0.2, 0.25 + 0.2, 1 / 12 + 0.2]))
+    boxes = anchors + torch.rand(72, 4) * 0.05
+    assert torch.allclose(decoded(anchors, encoded(anchors, boxes)), boxes, atol=1e-6)
+
+
+def test_every_object_has_an_anchor_and_background_is_far() -> None:
+    task = build_task("shapes-ssd")
+    pictures = draw_pictures(20, seed=5)
+    for boxes, classes in zip(pictures.boxes, pictures.classes, strict=True):
+        there = classes >= 0
+        target, _ = matched_anchors(task.anchors, boxes[there], classes[there])  # type: ignore[attr-defined]
+        overlap = intersection_over_union(task.anchors, boxes[there])  # type: ignore[attr-defined]
+        assert set((target[target > 0] - 1).tolist()) == set(classes[there].tolist())
+        assert overlap[target == 0].max() < 0.5
+    empty, _ = matched_anchors(task.anchors, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))  # type: ignore[attr-defined]
+    assert not empty.any()
+
+
+def test_suppression_keeps_the_surest_of_boxes_that_overlap() -> None:
+    boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 0.9], [2, 2, 3, 3], [0, 0, 1, 0.3], [2, 2, 3, 2.9]])
+    scores = torch.tensor([0.8, 0.9, 0.5, 0.1, 0.6])
+    assert kept_detections(boxes, scores).tolist() == [1, 4, 3]
+
+
+def test_average_precision_by_hand() -> None:
+    right = np.array([True, False, True, False, True])
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
+    # Precision at the three hits: 1, 2/3, 3/5; with a fourth object never found.
+    assert average_precision(right, scores, 4) == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
+    assert average_precision(right[:0], scores[:0], 3) == 0.0
+    assert math.isnan(average_precision(right, scores, 0))
+
+
+def test_drawn_shapes_fill_their_boxes_and_repeat() -> None:
+    pictures, again = draw_pictures(30, seed=7), draw_pictures(30, seed=7)
+    assert torch.equal(pictures.images, again.images)
+    assert not torch.equal(pictures.images, draw_pictures(30, seed=8).images)
+    assert set(pictures.classes.flatten().tolist()) == {-1, 0, 1, 2}
+    for box in pictures.boxes[pictures.classes >= 0]:
+        sides = (box[2:] - box[:2]) * SHAPE_SIDE
+        assert 9.9 < sides.min() <= sides.max() < 26.1
+
+
+class Oracle(nn.Module):
+    """Answers with each anchor's own object, or with the opposite."""
+
+    def __init__(self, task: ShapesSSDTask, *, wrong: bool) -> None:
+        super().__init__()
+        self.answers = []
+        for boxes, classes in zip(task._held_out.boxes, task._held_out.classes, strict=True):
+            there = classes >= 0
+            self.answers.append(matched_anchors(task.anchors, boxes[there], classes[there]))
+        self.wrong = wrong
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = torch.stack([target for target, _ in self.answers])
+        if self.wrong:
+            targets = torch.where(targets > 0, targets % 3 + 1, 0)
+        logits = 20.0 * nn.functional.one_hot(targets, 4).float()
+        return torch.stack([offsets for _, offsets in self.answers]), logits
+
+
+def test_map_is_1_for_an_oracle_and_near_0_for_a_liar() -> None:
+    task = build_task("shapes-ssd")
+    assert isinstance(task, ShapesSSDTask)
+    assert task.evaluate(Oracle(task, wrong=False), torch.device("cpu")) > 0.99
+    assert task.evaluate(Oracle(task, wrong=True), torch.device("cpu")) < 0.1
+
+
+def test_three_hard_negatives_count_for_each_matched_anchor() -> None:
+    task = build_task("shapes-ssd")
+    images, targets, offsets = next(task.batches(0))
+    model = task.build_model()
+    with torch.no_grad():
+        moved, logits = model(images)
+        loss = float(task.loss(model, (images, targets, offsets)))
+    total = 0.0
+    for i in range(len(images)):
+        matched = targets[i] > 0
+        each = nn.functional.cross_entropy(logits[i], targets[i], reduction="none")
+        negatives = each[~matched].sort(descending=True).values[: 3 * int(matched.sum())]
+        difference = (moved[i][matched] - offsets[i][matched]).abs()
+        smooth = torch.where(difference < 1, 0.5 * difference**2, difference - 0.5)
+        total += float(each[matched].sum() + negatives.sum() + smooth.sum())
+    assert loss == pytest.approx(total / int((targets > 0).sum()), rel=1e-4)
