@@ -100,7 +100,7 @@ _SPECS: Final = (
             "A detector after SSD: anchors on two feature maps, hard negatives, boxes and classes of "
             "circles, squares and triangles. The paper's SSD does not train at S = 1; this small one "
             "does, as well as in FP32. Its gradients have to be moved left first, as a small term of a "
-            "sum of losses has them: with a loss weight of 2^-14 FP16 finds next to nothing without "
+            "sum of losses has them: with a loss weight of 2^-14 FP16 finds little without "
             "loss scaling, and S = 2^18 brings all of it back."
         ),
         metric_name="mAP",

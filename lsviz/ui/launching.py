@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.compare import list_frame
+from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
 from lsviz.jobs.manager import live_status, submit_run
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
@@ -36,7 +37,7 @@ def launch_form() -> None:
         on_change=_take_the_tasks_steps,
     )
     spec = find_task(task)
-    st.caption(f"**{spec.title}.** {spec.teaches}")
+    st.caption(f"**{spec.title}.** {format_powers(spec.teaches)}")
     policy = policy_form("policy", "constant")
     precision = st.segmented_control(
         "Precision",
