@@ -1,6 +1,14 @@
 """Loss-scaling policies: one protocol, one string form, no torch."""
 
-from lsviz.policies.base import Outcome, Policy, PolicyError, PolicyStoppedError, format_number, parse_number
+from lsviz.policies.base import (
+    Outcome,
+    Policy,
+    PolicyError,
+    PolicyStoppedError,
+    Range,
+    format_number,
+    parse_number,
+)
 from lsviz.policies.constant import Constant, NoScaling
 from lsviz.policies.layerwise import Layerwise
 from lsviz.policies.statistics import Histogram, LogMax, Patent
@@ -26,6 +34,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyStoppedError",
+    "Range",
     "Trace",
     "format_number",
     "format_policy",

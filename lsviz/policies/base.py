@@ -30,7 +30,15 @@ def _scale_range(value: float) -> float:
     return value
 
 
-Scale = Annotated[float, AfterValidator(_scale_range)]
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The range that a type's own validator holds, for forms to tell."""
+
+    low: float
+    high: float
+
+
+Scale = Annotated[float, AfterValidator(_scale_range), Range(MIN_SCALE, MAX_SCALE)]
 """A loss scale: a positive number with 2^-126 <= S <= 2^126."""
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lsviz.policies.backoff import Rule, State, advance
-from lsviz.policies.base import Outcome, Policy, format_number, parse_number
+from lsviz.policies.base import Outcome, Policy, Range, format_number, parse_number
 
 LOWEST, HIGHEST = 2.0**-60, 2.0**60
 """Bounds of a layer's S: the ratio of any two is an FP32 number, by which a gradient can be multiplied."""
@@ -62,7 +62,7 @@ def _check_layers(layers: tuple[LayerScale, ...]) -> tuple[LayerScale, ...]:
     return layers
 
 
-_LayerScale = Annotated[float, AfterValidator(_layer_scale)]
+_LayerScale = Annotated[float, AfterValidator(_layer_scale), Range(LOWEST, HIGHEST)]
 _Layers = Annotated[tuple[LayerScale, ...], BeforeValidator(_parse_layers), AfterValidator(_check_layers)]
 
 

@@ -101,7 +101,7 @@ class BackOff(Policy):
             raise ValueError(
                 f"init_scale should be above min_loss_scale ({format_number(rule.min_loss_scale)})"
             )
-        if rule.ladder and getattr(self, "min_interval") >= rule.ladder[-1]:  # noqa: B009
+        if len(rule.ladder) == 1:  # nothing below the highest
             raise ValueError("min_interval should be below max_interval")
         if rule.ladder and min(rule.ladder) < 1:
             raise ValueError("max_interval should not lie between 101 and 199: its ladder would hold a 0")

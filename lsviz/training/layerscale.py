@@ -235,11 +235,16 @@ def _changes_in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return the same nest of tuples, lists and dicts with every tensor changed."""
+    """Return a nest of tuples, lists and mappings with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _replaced(item, change) for key, item in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_replaced(item, change) for item in value)
+    if isinstance(value, (tuple, list)):
+        items = [_replaced(item, change) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        if hasattr(value, "_make"):  # a named tuple
+            return value._make(items)
+        return items if isinstance(value, list) else tuple(items)
     return value

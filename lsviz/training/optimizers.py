@@ -1,15 +1,17 @@
-"""The optimizers that a run can choose in place of its task's own."""
+"""The optimizers: a task's own, or the one that a run chooses in its place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
 
+from lsviz.training.catalog import TaskSpec
+
 LEARNING_RATES: Final[dict[str, float]] = {"sgd": 0.5, "momentum": 0.05}
-"""Where none is given; Adam and AdamW then take the task's."""
+"""Where none is given and the task's is for another optimizer."""
 
 _BUILDERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
     "sgd": torch.optim.SGD,
@@ -20,22 +22,17 @@ _BUILDERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
 
 
 def build_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], lr: float | None, task_lr: float
+    parameters: Iterable[nn.Parameter], spec: TaskSpec, name: str = "task", lr: float | None = None
 ) -> torch.optim.Optimizer:
     """Return an optimizer with torch's defaults (momentum: 0.9, AdamW: decoupled decay 0.01).
 
     Args:
-        name: ``sgd``, ``momentum``, ``adam`` or ``adamw``.
         parameters: What it updates.
-        lr: Learning rate; None takes the optimizer's usual one.
-        task_lr: The task's own, which suits Adam.
+        spec: The task, with an optimizer and a learning rate of its own.
+        name: ``task``, ``sgd``, ``momentum``, ``adam`` or ``adamw``.
+        lr: Learning rate; None takes the task's, or the usual one of SGD where the task has another.
     """
-    rate = lr if lr is not None else LEARNING_RATES.get(name, task_lr)
-    return _BUILDERS[name](parameters, lr=rate)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group the same learning rate."""
-    groups: list[dict[str, Any]] = optimizer.param_groups
-    for group in groups:
-        group["lr"] = lr
+    chosen = spec.optimizer if name == "task" else name
+    if lr is None:
+        lr = spec.lr if chosen == spec.optimizer else LEARNING_RATES.get(chosen, spec.lr)
+    return _BUILDERS[chosen](parameters, lr=lr)

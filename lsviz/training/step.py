@@ -14,7 +14,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow
 from lsviz.training.engine import Engine
 from lsviz.training.layerscale import LayerScaling
-from lsviz.training.optimizers import build_optimizer, set_learning_rate
+from lsviz.training.optimizers import build_optimizer
 from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
 from lsviz.training.tasks.base import Batch, Task
 from lsviz.training.update import UpdateResult, UpdateRule, WeightUpdate
@@ -53,7 +53,7 @@ class TrainingStep:
 
     def __init__(self, task: Task, model: torch.nn.Module, config: RunConfig, engine: Engine) -> None:
         self._task, self._model, self._config, self._engine = task, model, config, engine
-        optimizer = _optimizer(task, model, config)
+        optimizer = build_optimizer(model.parameters(), task.spec, config.optimizer, config.lr)
         self._update = WeightUpdate(model, optimizer, _update_rule(config))
         self._recorder = GradientRecorder(model)
         self._layers = LayerScaling(model) if config.initial_policy.per_layer else None
@@ -130,15 +130,6 @@ class TrainingStep:
             loss_scale = policy.loss_scale
         (loss.float() * self._config.loss_weight * loss_scale).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), loss_scale
-
-
-def _optimizer(task: Task, model: torch.nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    if config.optimizer != "task":
-        return build_optimizer(config.optimizer, model.parameters(), config.lr, task.spec.lr)
-    optimizer = task.build_optimizer(model)
-    if config.lr is not None:
-        set_learning_rate(optimizer, config.lr)
-    return optimizer
 
 
 def _update_rule(config: RunConfig) -> UpdateRule:

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
-from lsviz.policies import POLICIES, Policy, format_number, format_policy, parse_policy
+from lsviz.policies import POLICIES, Policy, Range, format_number, format_policy, parse_policy
 from lsviz.ui.text import plain
 
 SHOWN_AT_ONCE: Final = 1
@@ -119,8 +119,10 @@ def _explained(field: FieldInfo) -> str:
     ]
     if limits:
         words.append(f"{', '.join(limits).capitalize()}.")
-    elif field.annotation is not bool and get_origin(field.annotation) is not Literal:
-        words.append("From 2^-126 to 2^126, as 1024 or 2^10.")
+    # A setting that may be empty has its type, with the range, as one of a union's members.
+    metadata = [*field.metadata, *(m for kind in get_args(field.annotation) for m in get_args(kind))]
+    spans = [m for m in metadata if isinstance(m, Range)]
+    words += [f"From {_shown(span.low)} to {_shown(span.high)}, as 1024 or 2^10." for span in spans]
     default = _shown(field.default)
     if default:
         words.append(f"Default: {default}.")

@@ -142,9 +142,7 @@ def run_traces(
     """
     amax = parse_amax(steps) if driven_by == LARGEST else []
     if max(len(amax), len(steps) if driven_by == OVERFLOWS else 0) > MAX_STEPS:
-        raise UserError(
-            f"the page shows up to {MAX_STEPS:,} steps; lsviz trace --overflow - takes any number"
-        )
+        raise UserError(f"the page shows up to {MAX_STEPS:,} steps; lsviz trace takes any number")
     policies = {text: _same_start(parse_policy(text)) if same_start else parse_policy(text) for text in texts}
     traces = {
         text: trace_amax(policy, amax) if driven_by == LARGEST else trace_overflows(policy, steps)
@@ -168,7 +166,7 @@ def show_traces(
 
 
 def show_counters(policies: dict[str, Policy], traces: dict[str, Trace]) -> None:
-    """Show what one policy remembers at every step, beside every policy's rule and source."""
+    """Show what one policy remembers at every step, beside its rule and source."""
     key = "traced.remembers"
     if st.session_state.get(key) not in policies:
         st.session_state[key] = next(iter(policies))

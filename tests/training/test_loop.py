@@ -79,13 +79,10 @@ def test_gradscaler_backs_off_at_overflow_and_the_step_is_skipped() -> None:
 class Hopeless:
     """A task whose gradients are NaN at every scale."""
 
-    spec = TaskSpec("hopeless", "", "", "", "accuracy", 10, 1, 0.1)
+    spec = TaskSpec("hopeless", "", "", "", "accuracy", 10, 1, 0.1, optimizer="sgd")
 
     def build_model(self) -> nn.Module:
         return nn.Linear(2, 1)
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=0.1)
 
     def batches(self, seed: int) -> Iterator[Batch]:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from lsviz.errors import UserError
 from lsviz.policies import parse_policy
 from lsviz.runs.updates import update_warnings
+from lsviz.training.catalog import TaskSpec
 from lsviz.training.optimizers import build_optimizer
 from lsviz.training.update import (
     ScaleVanishedError,
@@ -142,6 +144,23 @@ def reference(
     return w
 
 
+SPEC = TaskSpec("weights", "", "", "", "accuracy", 10, 1, 3e-3)
+
+
+def test_a_run_takes_the_tasks_optimizer_and_rate_unless_it_chooses() -> None:
+    def built(name: str, lr: float | None, spec: TaskSpec = SPEC) -> tuple[str, float, float]:
+        optimizer = build_optimizer(Weights().parameters(), spec, name, lr)
+        group = optimizer.param_groups[0]
+        return type(optimizer).__name__, group["lr"], group.get("momentum", 0.0)
+
+    assert built("task", None) == ("Adam", 3e-3, 0.0)
+    assert built("task", 0.2) == ("Adam", 0.2, 0.0)
+    assert built("adamw", None) == ("AdamW", 3e-3, 0.0)
+    assert built("sgd", None) == ("SGD", 0.5, 0.0)
+    assert built("momentum", 0.2) == ("SGD", 0.2, 0.9)
+    assert built("task", None, replace(SPEC, optimizer="sgd")) == ("SGD", 3e-3, 0.0)
+
+
 class Weights(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +170,7 @@ class Weights(nn.Module):
 def trained(optimizer: str, rule: UpdateRule, scale: Callable[[int], float] | float = 1024.0) -> Tensor:
     """The weights after the same training through `WeightUpdate`, with scaled FP32 gradients."""
     model = Weights()
-    update = WeightUpdate(model, build_optimizer(optimizer, model.parameters(), Rates[optimizer], 0.1), rule)
+    update = WeightUpdate(model, build_optimizer(model.parameters(), SPEC, optimizer, Rates[optimizer]), rule)
     for step in range(STEPS):
         s = scale(step) if callable(scale) else scale
         model.w.grad = (gradient_of(model.w.detach(), step) * s).float()

@@ -130,3 +130,19 @@ def test_policies_adds_one_from_the_form() -> None:
 )
 def test_policies_survives_a_strange_url(query: dict[str, str], told: str) -> None:
     assert told in words(open_page("policies", **query)).replace("\\", "")
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize(
+    ("policy", "key", "told"),
+    [
+        ("gradscaler", "init_scale", "From 2⁻¹²⁶ to 2¹²⁶, as 1024 or 2¹⁰. Default: 65536."),
+        ("layerwise", "init_scale", "From 2⁻⁶⁰ to 2⁶⁰"),
+        ("apex", "min_scale", "Floor of S. From 2⁻¹²⁶ to 2¹²⁶, as 1024 or 2¹⁰. Empty: no such bound."),
+        ("openseq2seq", "init_scale", "Empty: the ceiling. From 2⁻¹²⁶"),
+        ("fairseq", "tolerance", "At least 0, at most 1. Default: 0."),
+    ],
+)
+def test_a_settings_help_tells_its_range_and_default(policy: str, key: str, told: str) -> None:
+    app = open_page("launch", policy=policy)
+    assert told in app.text_input(key=f"policy.{policy}.{key}").help

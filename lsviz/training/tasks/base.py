@@ -23,10 +23,6 @@ class Task(Protocol):
         """Return a fresh model on the CPU, its weights drawn from torch's global generator."""
         ...
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the optimizer over the model's parameters."""
-        ...
-
     def batches(self, seed: int) -> Iterator[Batch]:
         """Yield training batches without end, the same for the same seed, on the CPU."""
         ...

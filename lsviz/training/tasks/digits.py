@@ -38,10 +38,6 @@ class DigitsTask:
         """Return the model; see `Task.build_model`."""
         raise NotImplementedError
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam with the task's learning rate."""
-        return torch.optim.Adam(model.parameters(), lr=self.spec.lr)
-
     def batches(self, seed: int) -> Iterator[Batch]:
         """Yield (images of shape (batch, 64), labels of shape (batch,)), drawn with replacement."""
         x, y, _, _ = self._split

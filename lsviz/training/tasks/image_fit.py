@@ -68,10 +68,6 @@ class ImageFitTask:
         """Return a fresh `CoordinateNet`."""
         return CoordinateNet()
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam with the task's learning rate."""
-        return torch.optim.Adam(model.parameters(), lr=self.spec.lr)
-
     def batches(self, seed: int) -> Iterator[Batch]:
         """Yield (places, colours) of all pixels, the same at every step and for every seed."""
         while True:

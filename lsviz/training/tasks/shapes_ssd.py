@@ -92,10 +92,6 @@ class ShapesSSDTask:
         """Return a fresh `MultiboxNet`."""
         return MultiboxNet()
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam with the task's learning rate."""
-        return torch.optim.Adam(model.parameters(), lr=self.spec.lr)
-
     def batches(self, seed: int) -> Iterator[Batch]:
         """Yield (images, each anchor's class, each anchor's offsets), drawn with replacement."""
         images, targets, offsets = self._drawn

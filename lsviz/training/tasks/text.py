@@ -53,10 +53,6 @@ class TextTask:
         """Return the model; see `Task.build_model`."""
         raise NotImplementedError
 
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return Adam with the task's learning rate."""
-        return torch.optim.Adam(model.parameters(), lr=self.spec.lr)
-
     def batches(self, seed: int) -> Iterator[Batch]:
         """Yield (characters, next characters), both of shape (batch, CONTEXT), from random places."""
         text, _ = self._split
