@@ -1,6 +1,7 @@
 """The command line: the same acts as the pages, in the same words.
 
-Errors are one line on stderr with exit code 2. torch is imported by ``run`` and ``doctor`` alone.
+Errors are one line on stderr with exit code 2. torch is imported by ``run`` and ``doctor`` alone;
+``sweep`` and ``reproduce`` train in processes of their own.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from lsviz import __version__
+from lsviz import __version__, options
+from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
     doctor_table,
     policies_table,
     print_error,
+    print_json,
     print_summary,
     runs_table,
     trace_table,
@@ -29,9 +32,8 @@ from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, tra
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import RunStore, default_root
-from lsviz.runs.updates import ON_OVERFLOW, OPTIMIZERS, ORDERS, UPDATES
 from lsviz.runs.writer import create_run
-from lsviz.training.catalog import TASKS, find_task
+from lsviz.training.catalog import find_task
 
 MAX_AMAX_BYTES = 50_000_000
 
@@ -47,25 +49,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print strict JSON on stdout.")]
-
 
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"lsviz {__version__}")
         raise typer.Exit
-
-
-def _words(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def _number(text: str) -> float:
-    """Read a number as policies have them: 0.5, 2^-10."""
-    try:
-        return float(parse_number(str(text)))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no number such as 0.5 or 2^-10") from None
 
 
 @app.callback()
@@ -82,51 +70,30 @@ def root(
 
 @app.command()
 def run(
-    task: Annotated[str, typer.Option(help=f"What to train: {', '.join(TASKS)}.")],
+    task: options.Task,
     policy: Annotated[
         str,
         typer.Option(help="Loss-scaling policy: none, constant:1024, gradscaler, megatron:hysteresis=1, ..."),
     ] = "none",
-    precision: Annotated[str, typer.Option(help="fp16, bf16 or fp32.")] = "fp16",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Training steps; the task's own by default.")] = None,
+    precision: options.Precision = "fp16",
+    device: options.Device = "auto",
+    steps: options.Steps = None,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and dropout.")] = 0,
-    loss_weight: Annotated[
-        float,
-        typer.Option(parser=_number, metavar="NUMBER", help="Factor on the loss, from 2^-20 to 1."),
-    ] = 1.0,
-    init_gain: Annotated[
-        float,
-        typer.Option(parser=_number, metavar="NUMBER", help="Factor on the initial weights, 2^-6 to 2^6."),
-    ] = 1.0,
-    optimizer: Annotated[str, typer.Option(help=f"{_words(OPTIMIZERS)}; task: its own.")] = "task",
-    lr: Annotated[float | None, typer.Option(help="Learning rate; the task's own by default.")] = None,
-    update: Annotated[str, typer.Option(help=f"How S is undone: {_words(UPDATES)}.")] = "unscale",
-    clip: Annotated[float | None, typer.Option(help="Clip the gradient norm to this.")] = None,
-    clip_order: Annotated[
-        str,
-        typer.Option(
-            help=f"When to clip: {_words(ORDERS)} (the last two before unscaling; scaled at clip x S)."
-        ),
-    ] = "after",
-    l2: Annotated[float, typer.Option(help="Coupled L2 penalty.")] = 0.0,
-    l2_order: Annotated[
-        str,
-        typer.Option(
-            help=f"When L2 joins: {_words(ORDERS)} (the last two before unscaling; scaled times S)."
-        ),
-    ] = "after",
-    on_overflow: Annotated[
-        str, typer.Option(help=f"A step with Inf or NaN: {_words(ON_OVERFLOW)} its batch.")
-    ] = "skip",
-    master_weights: Annotated[
-        bool,
-        typer.Option(help="FP32 weights; off, they are rounded to the run's half format after every update."),
-    ] = True,
-    record_every: Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")] = 10,
-    reference_every: Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")] = 10,
-    out: Annotated[Path | None, typer.Option(help="Folder that holds the runs.")] = None,
-    as_json: JsonFlag = False,
+    loss_weight: options.LossWeight = 1.0,
+    init_gain: options.InitGain = 1.0,
+    optimizer: options.Optimizer = "task",
+    lr: options.LearningRate = None,
+    update: options.Update = "unscale",
+    clip: options.Clip = None,
+    clip_order: options.ClipOrder = "after",
+    l2: options.L2 = 0.0,
+    l2_order: options.L2Order = "after",
+    on_overflow: options.OnOverflow = "skip",
+    master_weights: options.MasterWeights = True,
+    record_every: options.RecordEvery = 10,
+    reference_every: options.ReferenceEvery = 10,
+    out: options.Out = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train, write a run folder, print a summary."""
     spec = find_task(task)
@@ -166,7 +133,7 @@ def run(
         state = execute_run(path, stop, progress.observe)
     summary = _summary(path)
     if as_json:
-        _print_json(summary)
+        print_json(summary)
     else:
         print_summary(summary)
     if state == "cancelled":
@@ -174,10 +141,14 @@ def run(
         raise typer.Exit(130)
 
 
+app.command()(sweep)
+app.command()(reproduce)
+
+
 @app.command("list")
 def list_runs(
     runs: Annotated[Path | None, typer.Option(help="Folder that holds the runs.")] = None,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder, newest first."""
     from lsviz.analysis.compare import list_frame
@@ -192,7 +163,7 @@ def list_runs(
             print_error(str(error))
     frame = list_frame(pairs)
     if as_json:
-        _print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+        print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
     else:
         runs_table(frame, store.roots[0])
     for bad in broken:
@@ -210,7 +181,7 @@ def trace(
         Path | None,
         typer.Option(help='JSON file {"amax": [largest unscaled |gradient| a step, "inf" allowed]}.'),
     ] = None,
-    as_json: JsonFlag = False,
+    as_json: options.Json = False,
 ) -> None:
     """Run a policy's state machine alone; no training."""
     value = parse_policy(policy)
@@ -221,7 +192,7 @@ def trace(
     else:
         raise UserError("trace takes one of --overflow and --amax")
     if as_json:
-        _print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
+        print_json({"scales": result.scales, "skipped": result.skipped, "raised_at": result.raised_at})
     else:
         trace_table(result)
     for note in value.notes():
@@ -233,10 +204,10 @@ def trace(
 
 
 @app.command()
-def policies(as_json: JsonFlag = False) -> None:
+def policies(as_json: options.Json = False) -> None:
     """List every loss-scaling policy with its rule, its settings and where the rule was read."""
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "name": cls.name,
@@ -252,13 +223,13 @@ def policies(as_json: JsonFlag = False) -> None:
 
 
 @app.command()
-def doctor(as_json: JsonFlag = False) -> None:
+def doctor(as_json: options.Json = False) -> None:
     """Tell versions, devices and engine, what is missing and how to get it."""
     from lsviz.jobs.doctor import diagnose
 
     report = diagnose()
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         doctor_table(report)
 
@@ -302,11 +273,6 @@ def _load_amax(path: Path) -> list[float]:
         raise UserError(f"can't read {str(path)!r}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f'{str(path)!r} must hold JSON such as {{"amax": [0.5, "inf", 0.25]}}') from None
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-    sys.stdout.flush()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
+from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.reproduction import VARIANT_LABELS, format_metric, headline
 from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
 from lsviz.policies import Policy, Trace, format_number
 from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run
+from lsviz.runs.reproduction import Reproduction
 
 if TYPE_CHECKING:
     from lsviz.training.loop import StepResult
@@ -40,6 +53,12 @@ def _console() -> Console:
 def print_error(message: str) -> None:
     """Print one line on stderr, whatever the message holds."""
     sys.stderr.write(f"lsviz: {' '.join(message.split())}\n")
+
+
+def print_json(document: Any) -> None:
+    """Print strict JSON as one line on stdout."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    sys.stdout.flush()
 
 
 class RunProgress:
@@ -88,6 +107,54 @@ class RunProgress:
             f"{self._flushed}{self._metric}"
         )
         self._progress.update(self._task, completed=step.step + 1, figures=figures)
+
+
+class SweepProgress:
+    """A live line on stderr: runs done, runs under way, time so far; a line a run without a terminal."""
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        self._live = console.is_terminal
+        self._progress = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task("runs", total=total, now="")
+        self._total, self._ended = total, 0
+        self._under_way: dict[RunConfig, float] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._progress.stop()
+
+    def start(self, config: RunConfig) -> None:
+        """Take note that a run has started."""
+        self._under_way[config] = time.monotonic()
+        self._show()
+
+    def observe(self, config: RunConfig, run: Run | None, error: str) -> None:
+        """Take note that a run has ended, or was there already."""
+        self._ended += 1
+        began = self._under_way.pop(config, None)
+        name = f"{config.task}, {run_label(config)}, seed {config.seed}"
+        if run is None:
+            print_error(f"{name}: {error}")
+        elif began is not None and not self._live:
+            metric, took = run.status.metric, time.monotonic() - began
+            result = f"{run.record.metric_name} {_cell(metric)}"
+            print_error(f"{self._ended}/{self._total} {name}: {result} ({took:.0f} s)")
+        self._show()
+
+    def _show(self) -> None:
+        now = " | ".join(f"{c.task}, {run_label(c)}, seed {c.seed}" for c in list(self._under_way))
+        self._progress.update(self._task, completed=self._ended, now=now)
 
 
 def _flushed_share(result: StepResult) -> float | None:
@@ -159,6 +226,47 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
         cells += ["–" if pd.isna(scale) else format_scale(scale), row["seed"]]
         table.add_row(*(Text(_cell(cell)) for cell in cells))
     console.print(table)
+
+
+def sweep_table(frame: pd.DataFrame) -> None:
+    """Print one line a policy, its seeds together (`lsviz.analysis.results.spread_frame`)."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("policy", overflow="fold")
+    names = [str(name) for name in frame["metric_name"].dropna().unique()] or ["metric"]
+    for name in (names[0], "seeds", "skipped", "flushed", "most in"):
+        table.add_column(name, justify="left" if name == "most in" else "right", no_wrap=True)
+    for row in frame.to_dict("records"):
+        spread = row["spread"] if row["seeds"] > 1 else None
+        seeds = f"{row['seeds']}" if not row["failed"] else f"{row['seeds']}, {row['failed']} failed"
+        cells = [row["variant"], format_metric(row["mean"], spread), seeds, _cell(row["skipped_steps"])]
+        table.add_row(*map(Text, [*cells, _share(row["flushed"]), _worst(row)]))
+    _console().print(table)
+
+
+def reproduction_table(document: Reproduction, frame: pd.DataFrame) -> None:
+    """Print the table beside the paper (`lsviz.analysis.reproduction.paper_frame`)."""
+    console = _console()
+    for row in frame.to_dict("records"):
+        console.print(Text(f"{row['experiment']} ({row['metric_name']})", style="bold"))
+        cells = []
+        for variant, label in VARIANT_LABELS.items():
+            name = label.replace("constant S", f"S = {row['S']}")
+            cells += [f"{name}: {row[variant]}"] if row[variant] else []
+        console.print(Text("  " + "   ".join(cells)))
+        shares = [f"at S = 1 flushed {row['flushed']}, most in {row['worst']}"] if row["flushed"] else []
+        shares += [f"gradscaler skips {row['skipped']} of steps"] if row["skipped"] else []
+        console.print(Text("  " + "; ".join(shares)))
+        console.print(Text(f"  {row['finding']}"))
+        console.print(Text(f"  paper: {row['paper']}", style="dim"))
+    console.print(Text(headline(document), style="bold"))
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else format_percent(value)
+
+
+def _worst(row: Mapping[Any, Any]) -> str:
+    return f"{row['worst_layer']} {_share(row['worst_flushed'])}" if row["worst_layer"] else "–"
 
 
 def trace_table(trace: Trace) -> None:

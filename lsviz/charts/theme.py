@@ -32,6 +32,7 @@ class Palette:
         bands: Background of each region, translucent.
         neutral: FP32, which has no loss to scale away.
         policies: By policy name.
+        heat: Ends of the scale of a heat map, few values to many.
         others: For policies without a colour of their own, by turns.
     """
 
@@ -44,6 +45,7 @@ class Palette:
     bands: dict[Region, str]
     neutral: str
     policies: dict[str, str]
+    heat: tuple[str, str]
     others: tuple[str, ...]
 
 
@@ -106,6 +108,7 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.OVERFLOW: "rgba(138,47,0,0.14)",
         },
         neutral="#66707f",
+        heat=("#eef1f6", "#1f2a44"),
         policies={name: light for name, (light, _) in _POLICY_COLOURS.items()},
         others=("#0b7a86", "#7a5230", "#6b7a00"),
     ),
@@ -133,6 +136,7 @@ PALETTES: Final[dict[Mode, Palette]] = {
             Region.OVERFLOW: "rgba(255,106,61,0.18)",
         },
         neutral="#9aa4b5",
+        heat=("#171c26", "#eef1f7"),
         policies={name: dark for name, (_, dark) in _POLICY_COLOURS.items()},
         others=("#4fc3d0", "#c79a73", "#c0cc4d"),
     ),

@@ -1,13 +1,18 @@
-"""Executing one run: ``execute_run`` in this process, ``python -m lsviz.jobs.worker RUN`` in its own."""
+"""Executing runs: ``execute_run`` in this process, ``python -m lsviz.jobs.worker RUN`` in its own.
+
+``python -m lsviz.jobs.worker -`` reads run folders from stdin, a line each, and answers each with a line
+of JSON on stdout as it ends.
+"""
 
 from __future__ import annotations
 
+import json
 import platform
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsviz import __version__
 from lsviz.runs.reader import open_run
-from lsviz.runs.schema import State
+from lsviz.runs.schema import ORIGINAL, PICTURE, State
 from lsviz.runs.writer import RunWriter
 from lsviz.training.catalog import find_task
 
@@ -83,7 +88,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
 
         from lsviz.training.engine import Engine
         from lsviz.training.loop import train
-        from lsviz.training.tasks.base import build_task
+        from lsviz.training.tasks.base import Drawing, build_task
 
         config = writer.record.config
         spec = find_task(config.task)
@@ -102,8 +107,13 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
             engine=engine.description,
             metric_name=spec.metric_name,
         )
-        for result in train(build_task(config.task), config, engine):
+        task = build_task(config.task)
+        if isinstance(task, Drawing):
+            writer.draw(ORIGINAL, task.original().numpy())
+        for result in train(task, config, engine):
             writer.append(result.step, result.exponents)
+            if result.picture is not None:
+                writer.draw(PICTURE, result.picture)
             if observe is not None:
                 observe(result)
             if stop and result.step.step + 1 < config.steps:
@@ -112,8 +122,28 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
     return "finished"
 
 
+def execute_many(folders: Iterable[str], answer: Callable[[str], None]) -> None:
+    """Execute one run folder after another until there are no more, or a signal stops it."""
+    for line in folders:
+        path = Path(line.rstrip("\n"))
+        state, reason = "failed", None
+        with stop_on_signals() as stop:
+            try:
+                state = execute_run(path, stop)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                with (path / "log.txt").open("a", encoding="utf-8") as log:
+                    traceback.print_exc(file=log)
+        answer(json.dumps({"state": state, "error": reason}))
+        if stop:
+            return
+
+
 def main(argv: list[str]) -> int:
-    """Execute the run in the given folder; its status and log tell the rest."""
+    """Execute the run in the given folder, or all that stdin names; status and log tell the rest."""
+    if argv[0] == "-":
+        execute_many(iter(sys.stdin.readline, ""), lambda line: print(line, flush=True))
+        return 0
     path = Path(argv[0])
     open_run(path)
     with stop_on_signals() as stop:

@@ -15,9 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
-from lsviz.runs.schema import EXPONENTS_SCHEMA, SCHEMA_VERSION, STEPS_SCHEMA, RunRecord, RunStatus
+from lsviz.runs.schema import EXPONENTS_SCHEMA, PICTURE, SCHEMA_VERSION, STEPS_SCHEMA, RunRecord, RunStatus
 
 MAX_JSON_BYTES: Final = 1_000_000
+MAX_PICTURE_BYTES: Final = 1_000_000
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _RETRIES: Final = 5
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -118,6 +120,15 @@ class Run:
         """Return the steps at which exponents were recorded, in order."""
         table = self._table("exponents", EXPONENTS_SCHEMA, columns=["step"])
         return sorted(set(table["step"].to_pylist()))
+
+    def picture(self, name: str = PICTURE) -> bytes | None:
+        """Return a PNG file of the run (`schema.PICTURE`, `schema.ORIGINAL`); None where there is none."""
+        path = self.path / name
+        try:
+            data = path.read_bytes() if path.stat().st_size <= MAX_PICTURE_BYTES else b""
+        except OSError:
+            return None
+        return data if data.startswith(_PNG) else None
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of log.txt; empty where there is none."""

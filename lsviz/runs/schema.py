@@ -18,6 +18,11 @@ from lsviz.runs.config import RunConfig
 
 SCHEMA_VERSION: Final = 1
 
+PICTURE: Final = "picture.png"
+"""What the model drew when the metric was last measured, of a task whose result can be seen."""
+ORIGINAL: Final = "original.png"
+"""What such a task's model should draw."""
+
 State = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 Kind = Literal["activation_grad", "weight_grad"]
 KINDS: Final[tuple[Kind, Kind]] = ("activation_grad", "weight_grad")

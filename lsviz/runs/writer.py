@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from PIL import Image
 
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
@@ -37,6 +40,9 @@ FLUSH_SECONDS: Final = 0.5
 """A live chart needs no more than two new parts a second."""
 MAX_FLUSH_SECONDS: Final = 10.0
 MAX_ROWS: Final = 20_000
+
+PICTURE_PX: Final = 256
+"""Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
 
 _PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
@@ -142,6 +148,14 @@ class RunWriter:
         waited = time.monotonic() - self._flushed_at
         if waited >= self._interval or len(self._exponents) >= MAX_ROWS:
             self.flush()
+
+    def draw(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
+        """Write a picture of shape (height, width) or (height, width, 3) as a PNG file of that name."""
+        times = max(1, PICTURE_PX // max(pixels.shape[:2]))
+        enlarged = pixels.repeat(times, axis=0).repeat(times, axis=1)
+        temporary = self.path / f".{name}.tmp"
+        Image.fromarray(enlarged).save(temporary, format="PNG", optimize=True)
+        temporary.replace(self.path / name)
 
     def flush(self) -> None:
         """Write what was taken since the last time as new parts, then the status."""

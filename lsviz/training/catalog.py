@@ -32,6 +32,10 @@ class TaskSpec:
         threads: CPU threads of a run; 0 leaves it to torch. One where tensors are too small to share
             between cores: measured on two cores, two such runs at once take 10 s with one thread each
             and 22 s or more with two, while one alone gains a fifth from the second.
+        betas: Of the task's own optimizer, where it is Adam or AdamW.
+        parts: Submodules that have an optimizer of their own each; the empty name is the whole model.
+        untrained: The metric of fresh weights, about: what learning nothing comes to.
+        lower_is_better: Whether a lower metric is the better one.
     """
 
     name: str
@@ -44,6 +48,10 @@ class TaskSpec:
     lr: float
     threads: int = 0
     optimizer: str = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    parts: tuple[str, ...] = ("",)
+    untrained: float = 0.0
+    lower_is_better: bool = False
 
 
 _SPECS: Final = (
@@ -62,6 +70,7 @@ _SPECS: Final = (
         batch_size=256,
         lr=3e-3,
         threads=1,
+        untrained=0.1,
     ),
     TaskSpec(
         name="digits-mlp",
@@ -77,6 +86,7 @@ _SPECS: Final = (
         batch_size=128,
         lr=1e-3,
         threads=1,
+        untrained=0.1,
     ),
     TaskSpec(
         name="digits-cnn",
@@ -91,6 +101,7 @@ _SPECS: Final = (
         batch_size=128,
         lr=1e-3,
         threads=1,
+        untrained=0.1,
     ),
     TaskSpec(
         name="shapes-ssd",
@@ -120,10 +131,12 @@ _SPECS: Final = (
             "the loss weight down to see where that ends."
         ),
         metric_name="bits per character",
+        lower_is_better=True,
         steps=600,
         batch_size=32,
         lr=1e-3,
         threads=1,
+        untrained=6.9,
     ),
     TaskSpec(
         name="char-lstm",
@@ -135,10 +148,31 @@ _SPECS: Final = (
             "as well as in FP32. Turn the loss weight down to see where that ends."
         ),
         metric_name="bits per character",
+        lower_is_better=True,
         steps=600,
         batch_size=32,
         lr=2e-3,
         threads=1,
+        untrained=6.7,
+    ),
+    TaskSpec(
+        name="dcgan",
+        module="lsviz.training.tasks.dcgan",
+        title="Generator against discriminator",
+        teaches=(
+            "Two convolutional networks: one makes handwritten digits out of noise, one learns to tell them "
+            "from real ones, each with its own loss and optimizer, under one S. As the paper's DCGAN, it "
+            "needs no loss scaling."
+        ),
+        metric_name="Frechet distance",
+        steps=800,
+        batch_size=64,
+        lr=5e-4,
+        threads=1,
+        untrained=48.0,
+        betas=(0.5, 0.999),
+        parts=("generator", "discriminator"),
+        lower_is_better=True,
     ),
     TaskSpec(
         name="image-fit",
@@ -156,6 +190,7 @@ _SPECS: Final = (
         batch_size=4096,
         lr=5e-4,
         threads=1,
+        untrained=8.4,
     ),
 )
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
 
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow, StepRow
 from lsviz.training.engine import Engine
 from lsviz.training.step import TrainingStep, due
-from lsviz.training.tasks.base import Task
+from lsviz.training.tasks.base import Drawing, Task
 
 EVALUATIONS: Final = 20
 """How often a run measures its metric, the last step included."""
@@ -21,10 +24,17 @@ EVALUATIONS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One step as it goes to the run folder and the progress display."""
+    """One step as it goes to the run folder and the progress display.
+
+    Attributes:
+        step: Its row.
+        exponents: What was recorded.
+        picture: What the model draws, where the metric was measured and the task is one to be seen.
+    """
 
     step: StepRow
     exponents: list[ExponentRow]
+    picture: npt.NDArray[np.uint8] | None = None
 
 
 def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]:
@@ -58,9 +68,9 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
             recording_s += done.recording_s
             ms = (time.perf_counter() - started - recording_s) * 1e3
 
-            metric = None
+            metric, picture = None, None
             if step == config.steps - 1 or (step + 1) % evaluate_every == 0:
-                metric = _evaluate(task, model, engine)
+                metric, picture = _evaluate(task, model, engine)
             yield StepResult(
                 StepRow(
                     step=step,
@@ -75,13 +85,14 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
                     ms_recording=recording_s * 1e3,
                 ),
                 recorded,
+                picture,
             )
             if stopped is not None:
                 raise stopped
 
 
 @torch.no_grad()
-def with_gain(model: torch.nn.Module, gain: float) -> torch.nn.Module:
+def with_gain(model: nn.Module, gain: float) -> nn.Module:
     """Multiply a model's weights of two or more dimensions, which excludes biases and norms; return it."""
     for parameter in model.parameters():
         if parameter.ndim >= 2:
@@ -89,9 +100,10 @@ def with_gain(model: torch.nn.Module, gain: float) -> torch.nn.Module:
     return model
 
 
-def _evaluate(task: Task, model: torch.nn.Module, engine: Engine) -> float:
+def _evaluate(task: Task, model: nn.Module, engine: Engine) -> tuple[float, npt.NDArray[np.uint8] | None]:
     model.eval()
     with engine.autocast():
         metric = task.evaluate(model, engine.device)
+        drawn = task.picture(model, engine.device).numpy() if isinstance(task, Drawing) else None
     model.train()
-    return metric
+    return metric, drawn

@@ -21,10 +21,19 @@ _BUILDERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
 }
 
 
+def build_optimizers(
+    model: nn.Module, spec: TaskSpec, name: str = "task", lr: float | None = None
+) -> list[torch.optim.Optimizer]:
+    """Return one optimizer for each of the task's parts; see `build_optimizer`."""
+    return [build_optimizer(model.get_submodule(part).parameters(), spec, name, lr) for part in spec.parts]
+
+
 def build_optimizer(
     parameters: Iterable[nn.Parameter], spec: TaskSpec, name: str = "task", lr: float | None = None
 ) -> torch.optim.Optimizer:
     """Return an optimizer with torch's defaults (momentum: 0.9, AdamW: decoupled decay 0.01).
+
+    The task's own has the task's betas.
 
     Args:
         parameters: What it updates.
@@ -35,4 +44,5 @@ def build_optimizer(
     chosen = spec.optimizer if name == "task" else name
     if lr is None:
         lr = spec.lr if chosen == spec.optimizer else LEARNING_RATES.get(chosen, spec.lr)
-    return _BUILDERS[chosen](parameters, lr=lr)
+    own = {"betas": spec.betas} if chosen == spec.optimizer and chosen.startswith("adam") else {}
+    return _BUILDERS[chosen](parameters, lr=lr, **own)

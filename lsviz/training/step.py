@@ -14,7 +14,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow
 from lsviz.training.engine import Engine
 from lsviz.training.layerscale import LayerScaling
-from lsviz.training.optimizers import build_optimizer
+from lsviz.training.optimizers import build_optimizers
 from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
 from lsviz.training.tasks.base import Batch, Task
 from lsviz.training.update import UpdateResult, UpdateRule, WeightUpdate
@@ -53,8 +53,8 @@ class TrainingStep:
 
     def __init__(self, task: Task, model: torch.nn.Module, config: RunConfig, engine: Engine) -> None:
         self._task, self._model, self._config, self._engine = task, model, config, engine
-        optimizer = build_optimizer(model.parameters(), task.spec, config.optimizer, config.lr)
-        self._update = WeightUpdate(model, optimizer, _update_rule(config))
+        optimizers = build_optimizers(model, task.spec, config.optimizer, config.lr)
+        self._update = WeightUpdate(model, optimizers, _update_rule(config))
         self._recorder = GradientRecorder(model)
         self._layers = LayerScaling(model) if config.initial_policy.per_layer else None
 

@@ -71,15 +71,19 @@ class WeightUpdate:
 
     Args:
         model: Its parameters are FP32, and so are their gradients, whose values went through FP16.
-        optimizer: Steps on the same parameters.
+        optimizers: One, or several that share the model's parameters between them. A gradient with Inf or
+            NaN anywhere holds all of them back, where ``torch.amp.GradScaler`` skips each on its own.
         rule: How the update undoes S. FP16 weights are rounded at once.
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, rule: UpdateRule | None = None
+        self,
+        model: nn.Module,
+        optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        rule: UpdateRule | None = None,
     ) -> None:
         self._model = model
-        self._optimizer = optimizer
+        self._optimizers = [optimizers] if isinstance(optimizers, torch.optim.Optimizer) else [*optimizers]
         self._rule = rule or UpdateRule()
         self._round_weights()
 
@@ -133,14 +137,15 @@ class WeightUpdate:
             if rule.l2 and rule.l2_order == "after" and gradients:
                 torch._foreach_add_(gradients, parameters, alpha=rule.l2)
         with self._learning_rates_times(inverse if rule.update == "fold-lr" else 1.0):
-            self._optimizer.step()
+            for optimizer in self._optimizers:
+                optimizer.step()
         self._round_weights()
         return UpdateResult(True, False, norm, amax, share)
 
     @property
     def lr(self) -> float:
-        """The optimizer's learning rate, before any folding."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """The first optimizer's learning rate, before any folding."""
+        return float(self._optimizers[0].param_groups[0]["lr"])
 
     def _before_unscaling(self, parameters: list[Tensor], gradients: list[Tensor], loss_scale: float) -> None:
         rule = self._rule
@@ -172,7 +177,7 @@ class WeightUpdate:
 
     @contextmanager
     def _learning_rates_times(self, factor: float) -> Iterator[None]:
-        groups = self._optimizer.param_groups
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         before = [group["lr"] for group in groups]
         for group, lr in zip(groups, before, strict=True):
             group["lr"] = lr * factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,19 @@ class Task(Protocol):
 
     def evaluate(self, model: nn.Module, device: torch.device) -> float:
         """Return the metric on held-out data."""
+        ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """What a task adds whose result can be seen: a picture that the model makes, and what it should be."""
+
+    def picture(self, model: nn.Module, device: torch.device) -> Tensor:
+        """Return uint8 of shape (height, width) or (height, width, 3), on the CPU."""
+        ...
+
+    def original(self) -> Tensor:
+        """Return the picture that training aims at, of the same shape."""
         ...
 
 

@@ -85,6 +85,21 @@ class ImageFitTask:
         error = nn.functional.mse_loss(model(places.to(device)).float(), colours.to(device))
         return -10 * math.log10(max(float(error), 1e-12))
 
+    @torch.no_grad()
+    def picture(self, model: nn.Module, device: torch.device) -> Tensor:
+        """Return the photograph as learned so far, (64, 64, 3), uint8."""
+        return _photograph(model(self._pixels[0].to(device)))
+
+    def original(self) -> Tensor:
+        """Return the photograph itself."""
+        return _photograph(self._pixels[1])
+
+
+def _photograph(colours: Tensor) -> Tensor:
+    """Turn (pixels, 3) colours in [0, 1] into bytes; what is beyond is clipped, NaN is black."""
+    bytes_ = (colours.float().nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+    return bytes_.reshape(SIDE, SIDE, 3).cpu()
+
 
 def build_task(spec: TaskSpec) -> ImageFitTask:
     """Return the task."""

@@ -1,0 +1,172 @@
+"""What the runs of ``lsviz reproduce`` say: a verdict on every variant, and the table in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+from lsviz.analysis.findings import format_percent
+from lsviz.analysis.results import spread_frame
+from lsviz.runs.reproduction import Reproduction, RunResult
+from lsviz.training.catalog import TASKS
+from lsviz.training.experiments import EXPERIMENTS
+
+Verdict = Literal["as FP32", "better", "slightly worse", "worse", "fails"]
+
+FAILS: Final = 0.5
+"""A variant fails where it keeps less than this of what FP32 gains over fresh weights."""
+SLIGHT: Final = 0.9
+"""And is slightly worse only where it keeps at least this."""
+ONE_SEED: Final = 0.02
+"""With a single seed there is no spread: a difference below this share of the gain is none."""
+
+VARIANT_LABELS: Final[dict[str, str]] = {
+    "fp32": "FP32",
+    "none": "FP16, S = 1",
+    "constant": "FP16, constant S",
+    "gradscaler": "FP16, gradscaler",
+    "fp16-weights": "FP16 weights",
+}
+"""Variants in words, in the order of the table."""
+
+
+def verdict(task: str, fp32: Sequence[float | None], variant: Sequence[float | None]) -> Verdict:
+    """Return how a variant's metrics compare with FP32's over the same seeds.
+
+    As FP32: the means differ by no more than FP32's own spread (highest minus lowest seed).
+
+    Args:
+        task: Tells which way is better and what fresh weights come to.
+        fp32: A metric a seed; None where it was not finite.
+        variant: Likewise.
+    """
+    spec = TASKS[task]
+    sign = -1.0 if spec.lower_is_better else 1.0
+    known = [m for m in fp32 if m is not None]
+    mine = [m for m in variant if m is not None]
+    if not mine or len(mine) < len(variant) or not known:
+        return "fails"
+    base, mean = sum(known) / len(known), sum(mine) / len(mine)
+    gain = sign * (base - spec.untrained)
+    spread = max(known) - min(known) if len(known) > 1 else ONE_SEED * abs(gain)
+    ahead = sign * (mean - base)
+    if abs(ahead) <= spread:
+        return "as FP32"
+    if ahead > 0:
+        return "better"
+    kept = 1 + ahead / gain if gain > 0 else 1.0
+    return "fails" if kept < FAILS else "slightly worse" if kept >= SLIGHT else "worse"
+
+
+def verdict_frame(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Return `spread_frame` with a column ``verdict`` (None for FP32 and where FP32 is missing)."""
+    frame = spread_frame(results)
+    metrics: dict[tuple[str, str], list[float | None]] = {}
+    tasks: dict[str, str] = {}
+    for result in results:
+        metrics.setdefault((result.experiment, result.variant), []).append(result.metric)
+        tasks[result.experiment] = result.task
+    verdicts: list[str | None] = []
+    for experiment, variant in zip(frame["experiment"], frame["variant"], strict=True):
+        fp32 = metrics.get((experiment, "fp32"))
+        known = variant != "fp32" and fp32 is not None and tasks[experiment] in TASKS
+        verdicts.append(
+            verdict(tasks[experiment], fp32 or [], metrics[experiment, variant]) if known else None
+        )
+    return frame.assign(verdict=pd.Series(verdicts, index=frame.index, dtype=object))
+
+
+def headline(document: Reproduction) -> str:
+    """Return what all results together show, in one sentence."""
+    frame = verdict_frame(document.results)
+    unscaled = frame[frame["variant"] == "none"]
+    verdicts = dict(zip(unscaled["experiment"], unscaled["verdict"], strict=True))
+    constant = frame[frame["variant"] == "constant"]
+    rescued = set(constant.loc[constant["verdict"].isin(["as FP32", "better"]), "experiment"])
+    harmed = [name for name, word in verdicts.items() if word in ("worse", "slightly worse", "fails")]
+    back = [name for name in harmed if name in rescued]
+    if not verdicts:
+        return "Nothing was trained yet."
+    lead = f"{len(verdicts) - len(harmed)} of {len(verdicts)} need no loss scaling"
+    if not harmed:
+        return f"{lead}."
+    brought = "all" if len(back) == len(harmed) else f"{len(back)}"
+    return f"{lead}; a constant S brings {brought} of the {len(harmed)} others back to FP32."
+
+
+def format_metric(mean: float, spread: float | None = None) -> str:
+    """Return a metric, with its spread over seeds where there is one: ``0.931 ± 0.007``.
+
+    The number after ± is half the distance between highest and lowest seed.
+    """
+    if mean is None or math.isnan(mean):
+        return "no number"
+    digits = 3 if abs(mean) < 10 else 1
+    if spread is None or math.isnan(spread):
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {spread / 2:.{digits}f}"
+
+
+def paper_frame(document: Reproduction) -> pd.DataFrame:
+    """Return the table beside the paper: one row an experiment, cells in words.
+
+    Returns:
+        Columns experiment, task, metric_name, one a variant (``fp32``, ``none``, ``constant``,
+        ``gradscaler``, ``fp16-weights``; an empty text where it was not trained), S (of the constant
+        policy), skipped (share of steps under gradscaler), flushed (all layers) and worst (layer and
+        share) at S = 1, finding, and paper.
+    """
+    found = {(row["experiment"], row["variant"]): row for row in _rows(verdict_frame(document.results))}
+    rows = []
+    for experiment in EXPERIMENTS:
+        mine = {v: found[experiment.name, v] for v in VARIANT_LABELS if (experiment.name, v) in found}
+        if "fp32" not in mine:
+            continue
+        cells = {variant: _cell(mine[variant]) if variant in mine else "" for variant in VARIANT_LABELS}
+        rows.append(
+            {
+                "experiment": experiment.name,
+                "task": experiment.task,
+                "metric_name": TASKS[experiment.task].metric_name,
+                **cells,
+                "S": experiment.policy.partition(":")[2] if cells["constant"] else "",
+                **_shares(mine),
+                "finding": _finding(mine),
+                "paper": experiment.paper,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    return format_metric(row["mean"], row["spread"] if row["seeds"] > 1 else None)
+
+
+def _shares(mine: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return skipped, flushed and worst in words; empty where their variant was not trained."""
+    cells = {"skipped": "", "flushed": "", "worst": ""}
+    if "gradscaler" in mine:
+        cells["skipped"] = format_percent(mine["gradscaler"]["skipped_share"])
+    if "none" in mine:
+        row = mine["none"]
+        cells["flushed"] = format_percent(row["flushed"])
+        cells["worst"] = f"{row['worst_layer']} {format_percent(row['worst_flushed'])}"
+    return cells
+
+
+def _finding(mine: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how S = 1 does, then the constant S where there was something to bring back, then FP16 weights."""
+    words = {variant: str(row["verdict"]) for variant, row in mine.items()}
+    told = [f"S = 1: {words['none']}"] if "none" in words else []
+    if "constant" in words and words.get("none") not in ("as FP32", "better"):
+        told.append(f"constant S: {words['constant']}")
+    if "fp16-weights" in words:
+        told.append(f"FP16 weights: {words['fp16-weights']}")
+    return "; ".join(told)

@@ -1,0 +1,134 @@
+"""Runs of a sweep as results: one row a run, one row a policy with mean and spread over its seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from lsviz.analysis.compare import run_label
+from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run
+from lsviz.runs.reproduction import RunResult
+
+SHARE_COLUMNS: Final = ("step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan")
+"""The columns of the exponents table that flushed shares need."""
+
+SPREAD_COLUMNS: Final = [
+    "experiment",
+    "variant",
+    "policy",
+    "precision",
+    "metric_name",
+    "seeds",
+    "failed",
+    "mean",
+    "low",
+    "high",
+    "spread",
+    "skipped_steps",
+    "skipped_share",
+    "flushed",
+    "worst_layer",
+    "worst_flushed",
+]
+
+
+def run_result(run: Run, experiment: str = "", variant: str = "") -> RunResult:
+    """Return what a finished run came to.
+
+    Args:
+        run: The run.
+        experiment: Which finding it belongs to; the task where none is given.
+        variant: What sets it apart within that; its label where none is given.
+    """
+    config = run.config
+    steps = run.steps()
+    measured = steps.loc[steps["metric"].notna(), ["step", "metric"]]
+    flushed = flushed_frame(run.exponents(columns=SHARE_COLUMNS))
+    layers = layer_names(run.exponents(columns=["tensor", "kind"]))
+    total = total_flushed_frame(flushed, layers)
+    by_layer = flushed[flushed["tensor"].isin(layers) & (flushed["kind"] == "activation_grad")]
+    means = by_layer.groupby("tensor", sort=False)["flushed"].mean()
+    worst = means.idxmax() if len(means) else None
+    return RunResult(
+        **_known(config, experiment, variant),
+        run_id=run.run_id,
+        metric_name=run.record.metric_name,
+        metric=run.status.metric,  # the table does not tell NaN from not measured
+        final_loss=_finite(steps["loss"].iloc[-1]) if len(steps) else None,
+        final_loss_scale=_finite(steps["loss_scale"].iloc[-1]) if len(steps) else None,
+        skipped_steps=int(steps["skipped"].sum()),
+        flushed=_finite(total["flushed"].mean()) if len(total) else None,
+        worst_layer=str(worst) if worst is not None else None,
+        worst_flushed=_finite(means.max()) if len(means) else None,
+        history=[
+            (int(step), float(metric))
+            for step, metric in zip(measured["step"], measured["metric"], strict=True)
+        ],
+    )
+
+
+def failed_result(config: RunConfig, error: str, experiment: str = "", variant: str = "") -> RunResult:
+    """Return the row of a run that did not finish."""
+    return RunResult(**_known(config, experiment, variant), run_id="", error=error)
+
+
+def spread_frame(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Return one row an experiment and variant, its seeds together, in the order given.
+
+    Returns:
+        Columns experiment, variant, policy, precision, metric_name, seeds (number of runs), failed (how
+        many of them did not finish or measured nothing finite), mean, low, high and spread (high - low)
+        of the metric, skipped_steps (mean number), skipped_share (of all steps), flushed and
+        worst_flushed (means), worst_layer (of the first seed). NaN where nothing was measured.
+    """
+    rows: dict[tuple[str, str], list[RunResult]] = {}
+    for result in results:
+        rows.setdefault((result.experiment, result.variant), []).append(result)
+    return pd.DataFrame([_spread(group) for group in rows.values()], columns=SPREAD_COLUMNS)
+
+
+def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
+    first = group[0]
+    frame = pd.DataFrame([result.model_dump() for result in group])
+    metric = frame["metric"].astype("float64")
+    whole = [r for r in group if r.error is None]
+    steps = sum(r.steps for r in whole)
+    return {
+        "experiment": first.experiment,
+        "variant": first.variant,
+        "policy": first.policy,
+        "precision": first.precision,
+        "metric_name": next((r.metric_name for r in group if r.metric_name), None),
+        "seeds": len(group),
+        "failed": int(metric.isna().sum()),
+        "mean": metric.mean(),
+        "low": metric.min(),
+        "high": metric.max(),
+        "spread": metric.max() - metric.min(),
+        "skipped_steps": sum(r.skipped_steps for r in whole) / len(whole) if whole else math.nan,
+        "skipped_share": sum(r.skipped_steps for r in whole) / steps if steps else math.nan,
+        "flushed": frame["flushed"].astype("float64").mean(),
+        "worst_layer": first.worst_layer,
+        "worst_flushed": frame["worst_flushed"].astype("float64").mean(),
+    }
+
+
+def _known(config: RunConfig, experiment: str, variant: str) -> dict[str, Any]:
+    return {
+        "experiment": experiment or config.task,
+        "variant": variant or run_label(config),
+        "task": config.task,
+        "policy": config.policy,
+        "precision": config.precision,
+        "seed": config.seed,
+        "steps": config.steps,
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None

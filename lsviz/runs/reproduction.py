@@ -1,0 +1,92 @@
+"""What ``lsviz reproduce`` came to, as one JSON file: results, machine and versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lsviz.errors import UserError
+from lsviz.runs.writer import RunFolderError, write_json
+
+FILE_NAME: Final = "reproduce.json"
+MAX_BYTES: Final = 20_000_000
+
+State = Literal["finished", "failed"]
+
+
+class ReproductionError(UserError):
+    """A file of results can't be read; the message says why."""
+
+
+class RunResult(BaseModel):
+    """One run of a sweep in a row. None stands for what is not finite or was not measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    experiment: str = Field(description="Which finding it belongs to.")
+    variant: str = Field(description="fp32, none, constant, gradscaler or fp16-weights.")
+    run_id: str
+    task: str
+    policy: str
+    precision: str
+    seed: int
+    steps: int
+    metric_name: str | None = None
+    metric: float | None = Field(default=None, description="As last measured.")
+    final_loss: float | None = None
+    final_loss_scale: float | None = None
+    skipped_steps: int = 0
+    flushed: float | None = Field(
+        default=None, description="Share flushed at all layers' outputs, mean over the recorded steps."
+    )
+    worst_layer: str | None = Field(default=None, description="The layer that loses most.")
+    worst_flushed: float | None = Field(default=None, description="Its share, mean over recorded steps.")
+    history: list[tuple[int, float]] = Field(default=[], description="(step, metric) as measured.")
+    error: str | None = Field(default=None, description="Why the run did not finish.")
+
+
+class Reproduction(BaseModel):
+    """All results, with where and with what they were made."""
+
+    schema_version: int = 1
+    created: str = Field(description="UTC time, ISO 8601.")
+    quick: bool
+    seconds: float = Field(description="Wall time of the runs made in the last call.")
+    machine: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    results: list[RunResult] = []
+    curve: list[RunResult] = []
+
+
+def save_reproduction(path: Path, document: Reproduction) -> None:
+    """Write the document, replacing an older one as a whole.
+
+    Raises:
+        RunFolderError: It can't be written.
+    """
+    try:
+        write_json(path, document.model_dump())
+    except OSError as error:
+        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+
+
+def load_reproduction(path: Path) -> Reproduction | None:
+    """Return the document in a file; None where there is no file.
+
+    Raises:
+        ReproductionError: The file is no such document.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ReproductionError(f"{str(path)!r} is larger than any result of `lsviz reproduce`")
+        return Reproduction.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ReproductionError(f"can't read {str(path)!r}: {error.strerror}") from None
+    except (ValidationError, ValueError):
+        raise ReproductionError(
+            f"{str(path)!r} holds no result of `lsviz reproduce`: remove it and run the command again"
+        ) from None
