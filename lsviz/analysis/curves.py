@@ -39,20 +39,20 @@ def metric_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     return grouped.agg(mean="mean", low="min", high="max").reset_index()[METRIC_COLUMNS]
 
 
-def falls_behind(task: str, fp32: pd.DataFrame, other: pd.DataFrame) -> int | None:
-    """Return the step from which a variant stays behind FP32 to the end; None where it does not.
+def falls_behind(task: str, frame: pd.DataFrame) -> int | None:
+    """Return the step from which the unscaled run stays behind FP32 to the end; None where it does not.
 
     Behind: by more than FP32's spread at that step and than MEASURABLE of what it has gained by then.
 
     Args:
         task: Tells which way is better.
-        fp32: The rows of FP32 in `metric_frame`.
-        other: Those of the variant, at the same steps.
+        frame: `metric_frame` of one experiment.
     """
     spec = TASKS[task]
     sign = -1.0 if spec.lower_is_better else 1.0
-    both = fp32.merge(other, on="step", suffixes=("", "_other"))
-    gap = sign * (both["mean"] - both["mean_other"])
+    fp32, unscaled = frame[frame["variant"] == "fp32"], frame[frame["variant"] == "none"]
+    both = fp32.merge(unscaled, on="step", suffixes=("", "_unscaled"))
+    gap = sign * (both["mean"] - both["mean_unscaled"])
     gained = sign * (both["mean"] - spec.untrained)
     behind = (gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained)
     if both.empty or not behind.iloc[-1]:
@@ -72,19 +72,24 @@ def metric_finding(task: str, frame: pd.DataFrame) -> str:
     fp32, unscaled = frame[frame["variant"] == "fp32"], frame[frame["variant"] == "none"]
     if fp32.empty or unscaled.empty:
         return "FP32 and FP16 without loss scaling are needed to compare."
-    since = falls_behind(task, fp32, unscaled)
+    since = falls_behind(task, frame)
     if since is None:
         return "Without loss scaling FP16 keeps up with FP32 to the end."
-    name = TASKS[task].metric_name
     gap = abs(float(fp32["mean"].iloc[-1]) - float(unscaled["mean"].iloc[-1]))
-    end = int(fp32["step"].iloc[-1])
+    ends = f"{gap:.3g} {unit_of(task)} behind"
     if since <= int(fp32["step"].iloc[0]):
-        return f"Without loss scaling FP16 is behind from the start, and by {gap:.3g} {name} at the end."
+        return f"Without loss scaling FP16 is behind from the start, and ends {ends}."
+    end = int(fp32["step"].iloc[-1])
     when = "late" if since > LATE * end else "early"
     return (
-        f"Without loss scaling FP16 falls behind {when}, after step {since - 1:,} of {end + 1:,}, and ends "
-        f"{gap:.3g} {name} behind."
+        f"Without loss scaling FP16 falls behind {when}, by step {since:,} of {end + 1:,}, and ends {ends}."
     )
+
+
+def unit_of(task: str) -> str:
+    """Return what a difference of the task's metric is counted in."""
+    name = TASKS[task].metric_name
+    return "dB" if name == "PSNR" else f"in {name}"
 
 
 def scale_curve_frame(results: Sequence[RunResult]) -> pd.DataFrame:

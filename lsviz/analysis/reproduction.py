@@ -93,6 +93,8 @@ def headline(document: Reproduction) -> str:
     lead = f"{len(verdicts) - len(harmed)} of {len(verdicts)} need no loss scaling"
     if not harmed:
         return f"{lead}."
+    if len(harmed) == 1:
+        return f"{lead}; a constant S brings the other back to FP32." if back else f"{lead}."
     brought = "all" if len(back) == len(harmed) else f"{len(back)}"
     return f"{lead}; a constant S brings {brought} of the {len(harmed)} others back to FP32."
 

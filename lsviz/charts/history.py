@@ -17,6 +17,8 @@ from lsviz.exponents import EXPONENTS
 from lsviz.formats import FP16, FloatFormat, Region
 
 HEIGHT: Final = 520
+SMALLEST: Final = 3e-5
+"""Where the logarithmic axis of shares begins."""
 _TOP: Final = (0.62, 1.0)
 _BOTTOM: Final = (0.0, 0.53)
 _VISIBLE: Final = range(LEFT, RIGHT)
@@ -50,7 +52,7 @@ def history_figure(
             *(_band(band, y, palette) for y in ("y", "y2")),
         ],
         annotations=[
-            *_region_labels(history, limits, palette),
+            *_region_labels(history, limits, palette, fmt),
             *_captions(palette, fmt),
             _band_label(history, band, loss_scale, palette),
         ],
@@ -63,7 +65,14 @@ def history_figure(
             "title": {"text": "size of a gradient value in FP32, S = 1", "standoff": 6},
             "fixedrange": True,
         },
-        yaxis={"domain": _TOP, "tickformat": ".0%", "rangemode": "tozero", "nticks": 4, "fixedrange": True},
+        yaxis={
+            "domain": _TOP,
+            "type": "log",
+            "range": [math.log10(SMALLEST), 0],
+            "tickvals": [1e-4, 1e-3, 1e-2, 1e-1, 1],
+            "ticktext": ["0.01 %", "0.1 %", "1 %", "10 %", ""],
+            "fixedrange": True,
+        },
         yaxis2={
             "domain": _BOTTOM,
             "title": {"text": "step", "standoff": 4},
@@ -106,12 +115,14 @@ def _heat(shares: pd.DataFrame, palette: Palette) -> go.Heatmap:
     return go.Heatmap(
         x=[e + 0.5 for e in _VISIBLE],
         y=shares.index.to_numpy(),
-        z=np.where(values > 0, values, np.nan),
+        z=np.log10(np.where(values > 0, values, np.nan)),
+        customdata=values,
         yaxis="y2",
         colorscale=[[0.0, palette.heat[0]], [1.0, palette.heat[1]]],
-        zmin=0,
+        zmin=math.log10(SMALLEST),
+        zmax=-0.5,
         showscale=False,
-        hovertemplate="step %{y}: %{z:.2%} of the non-zero values<extra></extra>",
+        hovertemplate="step %{y}: %{customdata:.2%} of the non-zero values<extra></extra>",
         hoverongaps=False,
     )
 
@@ -159,7 +170,7 @@ def _label(text: str, x: float, shift: int, colour: str, **more: Any) -> dict[st
 
 
 def _region_labels(
-    history: pd.DataFrame, limits: tuple[float, float], palette: Palette
+    history: pd.DataFrame, limits: tuple[float, float], palette: Palette, fmt: FloatFormat
 ) -> list[dict[str, Any]]:
     lost = format_percent(below(history, limits[0]))
     zeros = format_percent(float(history[ZERO].mean())) if len(history) else "–"
@@ -168,7 +179,13 @@ def _region_labels(
         _label(f"<b>{literal(lost)}</b> flushed", LEFT, 4, flushed, xanchor="left"),
         _label(f"and {literal(zeros)} of all are exactly 0", LEFT, 22, palette.muted, xanchor="left"),
         _label(REGION_LABELS[Region.OVERFLOW], (limits[1] + RIGHT) / 2, 4, overflow),
-        _label("FP16's range", (limits[0] + limits[1]) / 2, 4, palette.region_text[Region.NORMAL]),
+        *(
+            _label(REGION_LABELS[region], (left + right) / 2, 4, palette.region_text[region])
+            for region, left, right in (
+                (Region.SUBNORMAL, limits[0], fmt.min_exponent),
+                (Region.NORMAL, fmt.min_exponent, limits[1]),
+            )
+        ),
     ]
 
 
@@ -194,5 +211,5 @@ def _captions(palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
             "showarrow": False,
             "font": {"size": 13, "color": palette.text},
         }
-        for text, y in (("<b>Every recorded step</b>, darker: more values", _BOTTOM[1]),)
+        for text, y in (("<b>Every recorded step</b>: the stronger, the more values", _BOTTOM[1]),)
     ]

@@ -195,7 +195,10 @@ class _Crew:
                     return
                 self._started(config)
                 path = create_run(self._root, config)
-                if worker is None or not worker.alive:
+                if worker is not None and not worker.alive:
+                    worker.close()
+                    worker = None
+                if worker is None:
                     worker = _Worker()
                     self._workers.append(worker)
                     if self._stop.is_set():

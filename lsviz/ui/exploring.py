@@ -7,12 +7,55 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from lsviz.analysis.compare import run_label
+from lsviz.analysis.compare import run_label, update_label
+from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
+from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
+
+
+def choose_setting(runs: Sequence[Run]) -> list[Run]:
+    """Ask what is trained, of what there is both without loss scaling and with it; the first comes first.
+
+    Returns:
+        The runs of that task and setting.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: _place(run.config)):
+        name = ", ".join(filter(None, (run.config.task, update_label(run.config))))
+        groups.setdefault(name, []).append(run)
+    groups = {name: group for name, group in groups.items() if _is_pair(group)}
+    names = list(groups)
+    if len(names) < 2:
+        return groups[names[0]] if names else []
+    if st.session_state.get("setting", names[0]) not in names:
+        del st.session_state["setting"]
+    chosen = st.selectbox(
+        "What is trained",
+        names,
+        key="setting",
+        bind="query-params",
+        help="A task, and what is unusual in its loss: 'loss x 2^-14' is a small term of a sum of losses.",
+    )
+    return groups[chosen]
+
+
+def _place(config: RunConfig) -> tuple[int, float]:
+    """The catalog's order, the task itself before its small loss weights."""
+    tasks = list(TASKS)
+    return tasks.index(config.task) if config.task in tasks else len(tasks), -config.loss_weight
+
+
+def _is_pair(group: Sequence[Run]) -> bool:
+    unscaled = [_is_unscaled(run) for run in group]
+    return any(unscaled) and not all(unscaled)
+
+
+def _is_unscaled(run: Run) -> bool:
+    return run.config.policy == "none" and run.config.precision == "fp16"
 
 
 def choose_pair(runs: Sequence[Run]) -> list[Run]:
@@ -21,14 +64,14 @@ def choose_pair(runs: Sequence[Run]) -> list[Run]:
     Returns:
         The unscaled run and the chosen one, of the same task; empty where there is no such pair.
     """
-    unscaled = [r for r in runs if r.config.policy == "none" and r.config.precision == "fp16"]
+    unscaled = [run for run in runs if _is_unscaled(run)]
     if not unscaled:
         return []
     left = unscaled[0]
     others: dict[str, Run] = {}
     for run in runs:
-        if run.config.task == left.config.task and run not in unscaled:
-            others.setdefault(run_label(run.config), run)
+        if run.config.task == left.config.task and not _is_unscaled(run):
+            others.setdefault(_short_label(run.config), run)
     labels = sorted(others, key=lambda label: (not label.startswith("constant"), label))
     if not labels:
         return []
@@ -44,6 +87,11 @@ def choose_pair(runs: Sequence[Run]) -> list[Run]:
         help="The run on the right. The one on the left trains without loss scaling.",
     )
     return [left, others[chosen or labels[0]]]  # an empty value in the URL comes as None
+
+
+def _short_label(config: RunConfig) -> str:
+    """The run without what all of its setting have in common."""
+    return run_label(config).removesuffix(f", {update_label(config)}")
 
 
 def show_nothing_yet(heading: DeltaGenerator) -> None:

@@ -15,6 +15,7 @@ _ICONS: Final = {
     "launch": ":material/play_arrow:",
     "compare": ":material/compare:",
     "policies": ":material/stacked_line_chart:",
+    "reproduce": ":material/science:",
 }
 
 

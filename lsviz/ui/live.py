@@ -17,7 +17,7 @@ from lsviz.ui.links import link_page
 from lsviz.ui.loading import RunView, load_run
 from lsviz.ui.state import colour_mode, run_store, watch
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_figure, show_problems
+from lsviz.ui.widgets import show_figure, show_pictures, show_problems
 
 REFRESH_SECONDS = 1.0
 
@@ -63,6 +63,7 @@ def _show_run(run: Run, was_live: bool) -> None:
         line = Timeline("", colour, view.steps, view.flushed)
         figure = timeline_figure([line], config.steps, mode)
         show_figure(figure, "live_timeline", "Loss, loss scale and flushed share so far")
+    show_pictures([view])
     show_problems([view])
 
 

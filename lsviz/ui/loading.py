@@ -10,7 +10,7 @@ import streamlit as st
 from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
-from lsviz.runs.schema import RunRecord, RunStatus
+from lsviz.runs.schema import ORIGINAL, RunRecord, RunStatus
 from lsviz.ui.text import plain
 
 _COLUMNS = [
@@ -30,7 +30,10 @@ _COLUMNS = [
 
 @dataclass(frozen=True)
 class RunView:
-    """One run as the pages need it. Frames are shared between sessions: never change them."""
+    """One run as the pages need it. Frames are shared between sessions: never change them.
+
+    ``picture`` and ``original`` are PNG files of a task whose result can be seen.
+    """
 
     record: RunRecord
     status: RunStatus
@@ -39,6 +42,8 @@ class RunView:
     layers: list[str]
     flushed: pd.DataFrame
     problems: list[str]
+    picture: bytes | None = None
+    original: bytes | None = None
 
     @property
     def recorded_steps(self) -> list[int]:
@@ -74,7 +79,8 @@ def load_run(run: Run) -> RunView:
     """
     status = live_status(run)
     steps, exponents, layers, totals, problems = _load(str(run.path.resolve()), status.updated, run)
-    return RunView(run.record, status, steps, exponents, layers, totals, problems)
+    pictures = run.picture(), run.picture(ORIGINAL)
+    return RunView(run.record, status, steps, exponents, layers, totals, problems, *pictures)
 
 
 def load_runs(runs: list[Run]) -> list[RunView]:

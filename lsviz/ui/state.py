@@ -19,6 +19,7 @@ from lsviz.runs.store import RunStore, default_root
 
 KEYS: Final[dict[str, str]] = {
     "step": "Explore, Compare: the step shown",
+    "setting": "Explore: what is trained",
     "beside": "Explore: the run beside the unscaled one",
     "runs": "Compare: run ids, comma-separated",
     "run": "Launch: the run watched",
@@ -45,6 +46,8 @@ KEYS: Final[dict[str, str]] = {
     "pattern": "Policies: O for an overflow, . for a clean step",
     "amax": "Policies: largest unscaled gradient of each step",
     "same_start": "Policies: whether all begin alike",
+    "experiment": "Reproduce: the experiment whose metric is drawn",
+    "rescue": "Reproduce: the loss scale whose band is framed",
 }
 """URL keys and what they hold."""
 

@@ -15,6 +15,7 @@ from lsviz.charts.exponents import exponent_figure, run_facet
 from lsviz.runs.store import BrokenRun
 from lsviz.ui.loading import RunView
 from lsviz.ui.state import colour_mode
+from lsviz.ui.text import plain
 
 GLOSSARY: Final = {
     "FP16": "A 16-bit floating-point format: 5 exponent bits, 10 mantissa bits. Largest value 65,504.",
@@ -75,13 +76,32 @@ def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: in
     # The longest list sets the order; what only another model has comes above it.
     by_length = sorted((view.layers for view in views), key=len, reverse=True)
     layers = list(dict.fromkeys(chain.from_iterable(by_length)))
-    labels = run_labels([view.record for view in views])
+    labels = _labels(views)
     facets = [
         run_facet(label, view.record, view.exponents, step, layers, share, view.metric, mode)
         for label, view, share in zip(labels, views, shares, strict=True)
     ]
     alt = f"Gradient exponents per layer at step {step}. {finding(shares)}"
     show_figure(exponent_figure(facets, layers, mode), key, alt)
+
+
+def show_pictures(views: Sequence[RunView]) -> None:
+    """Show what the models drew beside what they should, where the task is one to be seen."""
+    drawn = [(label, v) for label, v in zip(_labels(views), views, strict=True) if v.picture]
+    if not drawn:
+        return
+    originals = {v.original: v.record.config.task for _, v in drawn if v.original}
+    pictures = [(picture, "original") for picture in originals]
+    for label, view in drawn:
+        measured = view.steps["metric"].dropna()
+        value = f": {view.record.metric_name} {measured.iloc[-1]:.3g}" if len(measured) else ""
+        pictures.append((view.picture, f"{label}{value}"))
+    for column, (picture, caption) in zip(st.columns(max(4, len(pictures))), pictures, strict=False):
+        column.image(picture, caption=plain(caption), width="stretch")
+
+
+def _labels(views: Sequence[RunView]) -> list[str]:
+    return run_labels([view.record for view in views])
 
 
 def show_glossary() -> None:

@@ -9,7 +9,15 @@ from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import HOW_TO_READ, shares_at, show_glossary, show_problems, show_spectra, step_slider
+from lsviz.ui.widgets import (
+    HOW_TO_READ,
+    shares_at,
+    show_glossary,
+    show_pictures,
+    show_problems,
+    show_spectra,
+    step_slider,
+)
 
 store = run_store()
 runs = store.list_runs()
@@ -48,5 +56,6 @@ for view in views:
 
 labels = run_labels([view.record for view in views])
 show_timelines(labels, views)
+show_pictures(views)
 show_differences(labels, views)
 show_problems(views, store.list_broken())

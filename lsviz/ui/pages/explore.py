@@ -4,19 +4,31 @@ import streamlit as st
 
 from lsviz.analysis.findings import finding
 from lsviz.runs.store import RunStore
-from lsviz.ui.exploring import choose_pair, show_nothing_yet
+from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store, samples_root
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import HOW_TO_READ, shares_at, show_glossary, show_problems, show_spectra, step_slider
+from lsviz.ui.widgets import (
+    HOW_TO_READ,
+    shares_at,
+    show_glossary,
+    show_pictures,
+    show_problems,
+    show_spectra,
+    step_slider,
+)
 
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
 heading = st.container()
-beside_column, step_column, words_column = st.columns([5, 5, 2], vertical_alignment="bottom")
+setting_column, beside_column, step_column, words_column = st.columns(
+    [4, 5, 4, 2], vertical_alignment="bottom"
+)
+with setting_column:
+    of_setting = choose_setting(shown)
 with beside_column:
-    pair = choose_pair(shown)
+    pair = choose_pair(of_setting)
 views = load_runs(pair)
 steps = sorted(set.intersection(*(set(v.recorded_steps) for v in views))) if len(views) == 2 else []
 if not steps:
@@ -36,11 +48,12 @@ with heading:
         f"Gradients at each layer's output, {config.task}, step {step} of {config.steps:,}. {HOW_TO_READ}"
     )
 show_spectra(views, shares, step, key="explore_spectra")
+show_pictures(views)
 st.markdown(
     "FP16 rounds every gradient smaller than 2⁻²⁵ to zero, without a word. Multiplying the loss by S moves "
     "all gradients up by log₂ S binades, out of that range; dividing by S before the update undoes it."
 )
 with st.container(horizontal=True):
     link_page("launch", "Launch your own run")
-    link_page("compare", "Compare runs", {"runs": ",".join(run.run_id for run in shown[:4][::-1])})
+    link_page("compare", "Compare runs", {"runs": ",".join(run.run_id for run in of_setting[:4][::-1])})
 show_problems(views, samples.list_broken())

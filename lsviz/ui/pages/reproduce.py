@@ -1,0 +1,31 @@
+"""Reproduce: the paper's findings in small, beside the paper's own."""
+
+import streamlit as st
+
+from lsviz.analysis.reproduction import headline
+from lsviz.ui.reproducing import (
+    COMMAND,
+    load_results,
+    show_figure_3,
+    show_learned_pictures,
+    show_metrics,
+    show_origin,
+    show_scale_curve,
+    show_table,
+)
+from lsviz.ui.text import plain
+
+document = load_results()
+if document is None:
+    st.header("No results yet")
+    st.write("The paper's findings in small: about half an hour on two cores, or five minutes with --quick.")
+    st.code(COMMAND, language="sh")
+    st.stop()
+
+st.header(plain(headline(document)))
+show_origin(document)
+show_table(document)
+show_metrics(document)
+show_scale_curve(document)
+show_figure_3()
+show_learned_pictures()

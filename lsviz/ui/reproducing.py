@@ -1,0 +1,217 @@
+"""Reproduce's parts: the table beside the paper and its figures."""
+
+from __future__ import annotations
+
+import contextlib
+
+import streamlit as st
+
+from lsviz.analysis.curves import (
+    falls_behind,
+    metric_finding,
+    metric_frame,
+    scale_curve_finding,
+    scale_curve_frame,
+    working_scales,
+)
+from lsviz.analysis.findings import format_powers, format_scale
+from lsviz.analysis.history import history_finding, history_frame
+from lsviz.analysis.reproduction import VARIANT_LABELS, paper_frame
+from lsviz.charts.curves import MetricLine, metric_figure, scale_curve_figure
+from lsviz.charts.history import history_figure
+from lsviz.charts.theme import policy_colour
+from lsviz.formats import FP16
+from lsviz.runs.reader import Run, RunError
+from lsviz.runs.reproduction import FILE_NAME, Reproduction, ReproductionError, load_reproduction
+from lsviz.runs.store import RunStore, default_root
+from lsviz.training.catalog import TASKS
+from lsviz.training.experiments import CURVE_TASK
+from lsviz.ui.loading import RunView, load_run, load_runs
+from lsviz.ui.state import colour_mode, samples_root
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_figure, show_pictures
+
+COMMAND = "lsviz reproduce"
+LATE_EXPERIMENT = "image-fit, loss x 2^-4"
+FIGURE_3_TASK = "shapes-ssd"
+PICTURE_TASK = "image-fit"
+RESCUES = (8, 128, 1024, 2**18)
+
+
+def load_results() -> Reproduction | None:
+    """Return this machine's results where there are any, else the shipped ones."""
+    for folder in (default_root() / "reproduce", samples_root()):
+        try:
+            found = load_reproduction(folder / FILE_NAME)
+        except ReproductionError as error:
+            st.warning(plain(error), icon=":material/broken_image:")
+            continue
+        if found is not None:
+            return found
+    return None
+
+
+def show_origin(document: Reproduction) -> None:
+    """Tell on what machine, with what and in which time the results were made."""
+    machine, versions = document.machine, document.versions
+    seeds = len({r.seed for r in document.results})
+    parts = [
+        f"{seeds} seeds" if seeds > 1 else "1 seed",
+        f"{len(document.results)} runs",
+        f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores', '?')} cores",
+        f"torch {versions.get('torch', '?')}",
+        document.created[:10],
+    ]
+    quick = " --quick" if document.quick else ""
+    st.caption(plain(f"Made by {COMMAND}{quick}: {' · '.join(map(str, parts))}."))
+
+
+def show_table(document: Reproduction) -> None:
+    """Show the table beside the paper: a row an experiment."""
+    frame = paper_frame(document)
+    names = {
+        "experiment": "experiment",
+        "metric_name": "metric",
+        **VARIANT_LABELS,
+        "S": "S",
+        "flushed": "flushed",
+        "worst": "most in",
+        "skipped": "skipped",
+        "finding": "finding",
+        "paper": "the paper's",
+    }
+    shown = frame[list(names)].rename(columns=names).map(lambda cell: format_powers(cell) or "–")
+    helps = {
+        "FP16, constant S": "A loss scale that never changes: the column S.",
+        "FP16 weights": "No FP32 master copy: rounded to FP16 after every update, at the constant S.",
+        "flushed": "At S = 1: share of the values at all layers' outputs that FP32 has and FP16 lost.",
+        "most in": "At S = 1: the layer that loses most, and its share.",
+        "skipped": "Share of steps that gradscaler skips because S overflowed.",
+        "finding": "As FP32: the means differ by no more than FP32's seeds do.",
+        "the paper's": "What Mixed Precision Training (arXiv 1710.03740) reports of its far larger networks.",
+    }
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height="content",
+        column_config={
+            **{name: st.column_config.TextColumn(name, help=text) for name, text in helps.items()},
+            "experiment": st.column_config.TextColumn("experiment", pinned=True),
+        },
+        alt="Every experiment's metric in FP32 and FP16 under each policy, beside the paper's finding",
+    )
+    st.caption("Means over the seeds ± half the distance between the highest and the lowest.")
+
+
+def show_metrics(document: Reproduction) -> None:
+    """Draw one experiment's metric over the steps, every variant a line."""
+    frame = metric_frame(document.results)
+    names = list(dict.fromkeys(frame["experiment"]))
+    if not names:
+        return
+    first = LATE_EXPERIMENT if LATE_EXPERIMENT in names else names[0]
+    if st.session_state.get("experiment", first) not in names:
+        del st.session_state["experiment"]
+    title = st.container()
+    chosen = st.selectbox(
+        "Experiment",
+        names,
+        index=names.index(first),
+        key="experiment",
+        bind="query-params",
+        help="Whose metric is drawn. A factor on the loss makes gradients small, as an auxiliary loss does.",
+    )
+    task = next(r.task for r in document.results if r.experiment == chosen)
+    mine = frame[frame["experiment"] == chosen]
+    title.subheader(plain(metric_finding(task, mine)) if task in TASKS else "Metric over the steps")
+    mode = colour_mode()
+    lines, seen = [], []
+    for variant in dict.fromkeys(mine["variant"]):
+        rows = mine[mine["variant"] == variant]
+        colour = policy_colour(rows["policy"].iloc[0], rows["precision"].iloc[0], mode)
+        label = VARIANT_LABELS.get(variant, variant).removeprefix("FP16, ")
+        lines.append(MetricLine(label, colour, rows, dash=seen.count(colour)))
+        seen.append(colour)
+    since = falls_behind(task, mine) if task in TASKS else None
+    metric = next((r.metric_name for r in document.results if r.experiment == chosen), None) or "metric"
+    show_figure(
+        metric_figure(lines, metric, mode, since or None),
+        "metric_over_steps",
+        f"{metric} of {chosen} over the steps, a line a variant",
+    )
+    st.caption("Lines are means over the seeds, pale bands from the lowest to the highest.")
+
+
+def show_scale_curve(document: Reproduction) -> None:
+    """Draw the U-curve: what every constant S comes to."""
+    curve = scale_curve_frame(document.curve)
+    if curve.empty:
+        return
+    fp32 = [r.metric for r in document.results if r.experiment == CURVE_TASK and r.variant == "fp32"]
+    st.subheader(plain(scale_curve_finding(CURVE_TASK, curve, fp32)))
+    figure = scale_curve_figure(
+        curve, TASKS[CURVE_TASK].metric_name, colour_mode(), working_scales(CURVE_TASK, curve, fp32)
+    )
+    show_figure(figure, "scale_curve", f"{CURVE_TASK}: metric, flushed and skipped share over log2 S")
+    st.caption(f"{CURVE_TASK}, seed 0, a run for every S. Shaded: trains as FP32 does.")
+
+
+def show_figure_3() -> None:
+    """Draw the exponents of shapes-ssd over its training, with the band that a chosen S rescues."""
+    views = _samples(FIGURE_3_TASK, "none")
+    if not views:
+        return
+    title, choice = st.container(), st.container(horizontal=True)
+    by_weight = {v.record.config.loss_weight: v for v in views}
+    with choice:
+        weight = st.segmented_control(
+            "Loss weight",
+            sorted(by_weight, reverse=True),
+            default=max(by_weight),
+            required=True,
+            format_func=lambda w: format_scale(w),
+            help="A factor on the loss, as a small term of a sum of losses has it.",
+        )
+        rescue = st.segmented_control(
+            "S",
+            RESCUES,
+            default=RESCUES[0],
+            required=True,
+            key="rescue",
+            bind="query-params",
+            format_func=lambda s: format_scale(float(s)),
+            help="The green frame holds what this loss scale brings into FP16's range.",
+        )
+    view = by_weight[weight or max(by_weight)]
+    history = history_frame(view.exponents, view.layers)
+    scale = float(rescue or RESCUES[0])
+    title.subheader(plain(history_finding(history, scale, FP16)))
+    show_figure(
+        history_figure(history, scale, colour_mode()),
+        "figure_3",
+        f"Share of gradient values by exponent over the training of {FIGURE_3_TASK}",
+    )
+    st.caption(
+        "The paper's Figure 3 in small: activation gradients of a multibox detector in FP32, all layers."
+    )
+
+
+def show_learned_pictures() -> None:
+    """Show the photograph as each policy learned it, beside the original."""
+    runs = [r for r in RunStore.at(samples_root()).list_runs() if r.config.task == PICTURE_TASK]
+    smallest = min((r.config.loss_weight for r in runs), default=1.0)
+    views = load_runs([r for r in runs if r.config.loss_weight == smallest][::-1])
+    if not any(view.picture for view in views):
+        return
+    st.subheader("The picture as each policy learned it")
+    show_pictures(views)
+
+
+def _samples(task: str, policy: str) -> list[RunView]:
+    runs: list[Run] = RunStore.at(samples_root()).list_runs()
+    views = []
+    for run in runs:
+        if run.config.task == task and run.config.policy == policy and run.config.precision == "fp16":
+            with contextlib.suppress(RunError):
+                views.append(load_run(run))
+    return views

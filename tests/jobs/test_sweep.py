@@ -1,0 +1,166 @@
+"""Sweeps with real worker processes: what is missing is trained, once, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from filelock import FileLock
+
+from lsviz.jobs.sweep import LOCK, SweepError, finished_runs, run_sweep
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run
+from lsviz.runs.store import RunStore
+from lsviz.runs.writer import RunFolderError
+from tests.conftest import REPOSITORY, clean_environment, train_run
+
+LONG = 200_000
+
+
+def config(seed: int = 0, **settings: object) -> RunConfig:
+    values = {"steps": 6, "record_every": 0, "reference_every": 0, **settings}
+    return RunConfig.build(task="digits-mlp", seed=seed, **values)
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    return [p for p in process.children() if "lsviz.jobs.worker" in p.cmdline()]
+
+
+def test_a_sweep_trains_each_config_once_and_a_second_one_nothing(tmp_path: Path) -> None:
+    configs = [config(0), config(1), config(2), config(1)]
+    told: list[tuple[int, bool]] = []
+    first = run_sweep(
+        tmp_path, configs, jobs=2, observe=lambda c, run, _: told.append((c.seed, run is not None))
+    )
+    assert list(first.runs) == configs[:3]
+    assert (first.reused, first.failed, first.stopped) == (0, {}, False)
+    assert sorted(told) == [(0, True), (1, True), (2, True)]
+    assert len(folders(tmp_path)) == 3
+
+    started: list[RunConfig] = []
+    again = run_sweep(tmp_path, configs, jobs=2, started=started.append)
+    assert (again.reused, started) == (3, [])
+    assert {c: r.run_id for c, r in again.runs.items()} == {c: r.run_id for c, r in first.runs.items()}
+    assert len(folders(tmp_path)) == 3
+
+
+def test_a_run_of_a_sweep_is_the_run_trained_alone(tmp_path: Path) -> None:
+    swept = run_sweep(tmp_path / "sweep", [config(3, policy="gradscaler")]).runs[
+        config(3, policy="gradscaler")
+    ]
+    alone = train_run(tmp_path / "alone", **config(3, policy="gradscaler").model_dump())
+    columns = ["step", "loss", "metric", "loss_scale", "skipped", "grad_norm"]
+    assert swept.steps()[columns].equals(alone.steps()[columns])
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
+    hopeless = config(0, policy="deepspeed:init_scale=2^40,min_scale=2^40,raise_at_min_scale=true", steps=40)
+    done = run_sweep(tmp_path, [hopeless, config(1), config(2)], jobs=1)
+    assert list(done.runs) == [config(1), config(2)]
+    assert "scale" in done.failed[hopeless]
+    log = next(run for run in RunStore.at(tmp_path).list_runs() if run.config == hopeless).log_tail()
+    assert "PolicyStoppedError" in log
+
+
+def test_a_worker_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
+    long = config(0, steps=LONG)
+
+    def kill() -> None:
+        me = psutil.Process()
+        wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
+        for worker in workers_of(me):
+            worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    done = run_sweep(tmp_path, [long, config(1)], jobs=1)
+    killer.join()
+    assert "died" in done.failed[long]
+    assert list(done.runs) == [config(1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.jobs.test_sweep import *;"
+        f"done = run_sweep(Path({str(tmp_path)!r}), [config(0), config(1, steps=LONG), config(2)], jobs=1);"
+        "sys.exit(7 if done.stopped and list(done.runs) == [config(0)] else 1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=clean_environment())
+    under_way = {"running"}
+
+    def second_is_running() -> bool:
+        return any(
+            run.config.seed == 1 and run.status.state in under_way and run.status.step
+            for run in RunStore.at(tmp_path).list_runs()
+        )
+
+    wait_for(second_is_running)
+    workers = workers_of(psutil.Process(process.pid))
+    assert len(workers) == 1
+    os.kill(process.pid, number)
+    assert process.wait(60) == 7
+    psutil.wait_procs(workers, timeout=30)
+    assert not workers[0].is_running()
+    states = {run.config.seed: run.status.state for run in RunStore.at(tmp_path).list_runs()}
+    assert states == {0: "finished", 1: "cancelled"}
+
+    before = finished_runs(tmp_path)[config(0)].run_id
+    rest = run_sweep(tmp_path, [config(0), config(2)], jobs=1)
+    assert rest.reused == 1
+    assert rest.runs[config(0)].run_id == before
+
+
+def test_workers_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.jobs.test_sweep import *;"
+        f"run_sweep(Path({str(tmp_path)!r}), [config(0, steps=3000), config(1, steps=3000)], jobs=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=clean_environment())
+    wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
+    workers = workers_of(psutil.Process(process.pid))
+    process.kill()
+    process.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=60)
+    assert gone
+    assert not alive
+    states = [run.status.state for run in RunStore.at(tmp_path).list_runs()]
+    assert states == ["finished"]  # the run in hand; the next one never began
+
+
+def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
+    with FileLock(tmp_path / LOCK), pytest.raises(SweepError, match="another sweep is at work"):
+        run_sweep(tmp_path, [config()])
+
+
+def test_what_can_not_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="jobs: 0"):
+        run_sweep(tmp_path, [config()], jobs=0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="can't write runs"):
+        run_sweep(tmp_path / "file", [config()])
+
+
+def test_only_finished_runs_count(tmp_path: Path, unscaled_run: Run) -> None:
+    assert finished_runs(tmp_path / "nothing") == {}
+    found = finished_runs(unscaled_run.path.parent)
+    assert {config: run.run_id for config, run in found.items()} == {unscaled_run.config: unscaled_run.run_id}
