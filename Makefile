@@ -22,13 +22,38 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.counting
 
+# The runs behind the lessons, each recorded 25 times, and the table beside the paper (half an hour on two cores).
 samples: $(VENV)/.installed
 	rm -rf sample_runs/2*/
-	$(BIN)/lsviz run --task sigmoid-mlp --precision fp32 --policy none $(SAMPLE)
-	$(BIN)/lsviz run --task sigmoid-mlp --policy none $(SAMPLE)
-	$(BIN)/lsviz run --task sigmoid-mlp --policy constant:1024 $(SAMPLE)
-	$(BIN)/lsviz run --task sigmoid-mlp --policy gradscaler $(SAMPLE)
-SAMPLE := --seed 0 --record-every 40 --reference-every 40 --out sample_runs
+	$(SAMPLE) 40 --task sigmoid-mlp --precision fp32
+	$(SAMPLE) 40 --task sigmoid-mlp --policy none
+	$(SAMPLE) 40 --task sigmoid-mlp --policy constant:1024
+	$(SAMPLE) 40 --task sigmoid-mlp --policy gradscaler
+	$(SAMPLE) 16 --task digits-mlp --policy none
+	$(SAMPLE) 16 --task digits-mlp --policy constant:128
+	$(SAMPLE) 16 --task digits-cnn --policy none
+	$(SAMPLE) 16 --task digits-cnn --policy constant:128
+	$(SAMPLE) 16 --task shapes-ssd --policy none
+	$(SAMPLE) 16 --task shapes-ssd --policy constant:256
+	$(SAMPLE) 16 --task shapes-ssd --loss-weight 2^-14 --policy none
+	$(SAMPLE) 16 --task shapes-ssd --loss-weight 2^-14 --policy constant:2^18
+	$(SAMPLE) 40 --task char-gpt --policy none
+	$(SAMPLE) 40 --task char-gpt --policy constant:128
+	$(SAMPLE) 24 --task char-lstm --policy none
+	$(SAMPLE) 24 --task char-lstm --policy constant:128
+	$(SAMPLE) 32 --task dcgan --policy none
+	$(SAMPLE) 32 --task dcgan --policy constant:128
+	$(SAMPLE) 20 --task image-fit --policy none
+	$(SAMPLE) 20 --task image-fit --policy constant:256
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-4 --policy none
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-4 --policy constant:2^12
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-8 --precision fp32
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-8 --policy none
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-8 --policy constant:2^14
+	$(SAMPLE) 20 --task image-fit --loss-weight 2^-8 --policy gradscaler
+	$(BIN)/lsviz reproduce --out runs/reproduce
+	cp runs/reproduce/reproduce.json sample_runs/
+SAMPLE := sh -c '$(BIN)/lsviz run --seed 0 --out sample_runs --record-every $$0 --reference-every $$0 "$$@"'
 
 $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)

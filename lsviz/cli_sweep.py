@@ -122,6 +122,7 @@ def reproduce(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         quick=quick,
         seconds=round(time.monotonic() - started, 1),
+        reused=done.reused,
         machine=machine(),
         versions=_versions(done),
         results=_results(plan, done),

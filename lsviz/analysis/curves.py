@@ -14,6 +14,8 @@ from lsviz.policies import parse_policy
 from lsviz.runs.reproduction import RunResult
 from lsviz.training.catalog import TASKS
 
+WORKS: Final = 0.95
+"""An S works where it reaches this share of what FP32 gains over fresh weights."""
 MEASURABLE: Final = 0.02
 """A gap below this share of what FP32 gained so far is none."""
 LATE: Final = 0.2
@@ -121,12 +123,12 @@ def scale_curve_frame(results: Sequence[RunResult]) -> pd.DataFrame:
 def working_scales(
     task: str, curve: pd.DataFrame, fp32: Sequence[float | None]
 ) -> tuple[float, float] | None:
-    """Return the smallest and largest S of the longest run of scales that train as FP32 does.
+    """Return the smallest and largest S of the longest run of scales that train about as FP32 does.
 
     Args:
         task: Tells which way is better, and what fresh weights come to.
         curve: `scale_curve_frame`.
-        fp32: FP32's metric, a seed each; its spread, or MEASURABLE of its gain, is what may differ.
+        fp32: FP32's metric, a seed each. A scale works where it reaches WORKS of their mean gain.
     """
     known = [m for m in fp32 if m is not None]
     if not known or curve.empty:
@@ -134,8 +136,8 @@ def working_scales(
     spec = TASKS[task]
     sign = -1.0 if spec.lower_is_better else 1.0
     base = sum(known) / len(known)
-    tolerance = max(max(known) - min(known), MEASURABLE * abs(base - spec.untrained))
-    good = (sign * (curve["metric"] - base) >= -tolerance).tolist()
+    gains = sign * (curve["metric"] - spec.untrained)
+    good = (gains >= WORKS * sign * (base - spec.untrained)).tolist()
     best: tuple[int, int] | None = None
     start = None
     for i, works in enumerate([*good, False]):
@@ -157,7 +159,7 @@ def scale_curve_finding(task: str, curve: pd.DataFrame, fp32: Sequence[float | N
     if window is None:
         return f"No S in this sweep trains {task} as FP32 does."
     low, high = window
-    words = f"Any S from {format_scale(low)} to {format_scale(high)} trains as FP32 does"
+    words = f"Any S from {format_scale(low)} to {format_scale(high)} trains about as FP32 does"
     sides = []
     if low > curve["loss_scale"].min():
         sides.append("a smaller one flushes")

@@ -90,7 +90,7 @@ def headline(document: Reproduction) -> str:
     back = [name for name in harmed if name in rescued]
     if not verdicts:
         return "Nothing was trained yet."
-    lead = f"{len(verdicts) - len(harmed)} of {len(verdicts)} need no loss scaling"
+    lead = f"{len(verdicts) - len(harmed)} of {len(verdicts)} experiments need no loss scaling"
     if not harmed:
         return f"{lead}."
     if len(harmed) == 1:

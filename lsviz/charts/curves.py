@@ -18,6 +18,8 @@ from lsviz.formats import Region
 HEIGHT: Final = 380
 GAP: Final = 0.075
 """Smallest distance of two labels, as a share of the axis."""
+WIDTHS: Final = (6.0, 4.5, 3.0, 1.5)
+"""The first line is the widest, so that those that coincide are seen to lie on each other."""
 CURVE_HEIGHT: Final = 520
 _PANELS: Final = ((0.62, 1.0), (0.31, 0.54), (0.0, 0.23))
 
@@ -52,8 +54,14 @@ def metric_figure(
     """
     palette = PALETTES[mode]
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
+    widths = [WIDTHS[min(i, len(WIDTHS) - 1)] for i in range(len(lines))]
     figure = go.Figure(
-        data=[trace for line in lines for trace in _line_traces(line)], layout=base_layout(mode)
+        # All bands lie below all lines.
+        data=[
+            *(trace for line in lines for trace in _band_traces(line)),
+            *(_line_trace(line, width) for line, width in zip(lines, widths, strict=True)),
+        ],
+        layout=base_layout(mode),
     )
     shapes = [] if since is None else [_mark(since, palette)]
     notes = [] if since is None else [_mark_label(since, palette)]
@@ -135,21 +143,25 @@ def scale_curve_figure(
     return figure
 
 
-def _line_traces(line: MetricLine) -> list[go.Scatter]:
-    steps, name = line.frame["step"], literal(line.label)
-    band = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+def _band_traces(line: MetricLine) -> list[go.Scatter]:
+    steps = line.frame["step"]
+    edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     return [
-        go.Scatter(x=steps, y=line.frame["low"], **band),
-        go.Scatter(x=steps, y=line.frame["high"], fill="tonexty", fillcolor=_pale(line.colour), **band),
-        go.Scatter(
-            x=steps,
-            y=line.frame["mean"],
-            mode="lines",
-            name=name,
-            line={"color": line.colour, "width": 2.2, "dash": DASHES[line.dash % len(DASHES)]},
-            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
-        ),
+        go.Scatter(x=steps, y=line.frame["low"], **edge),
+        go.Scatter(x=steps, y=line.frame["high"], fill="tonexty", fillcolor=_pale(line.colour), **edge),
     ]
+
+
+def _line_trace(line: MetricLine, width: float) -> go.Scatter:
+    name = literal(line.label)
+    return go.Scatter(
+        x=line.frame["step"],
+        y=line.frame["mean"],
+        mode="lines",
+        name=name,
+        line={"color": line.colour, "width": width, "dash": DASHES[line.dash % len(DASHES)]},
+        hovertemplate=f"{name}<br>step %{{x}}: %{{y:.4g}}<extra></extra>",
+    )
 
 
 def _pale(colour: str) -> str:

@@ -53,7 +53,8 @@ class Reproduction(BaseModel):
     schema_version: int = 1
     created: str = Field(description="UTC time, ISO 8601.")
     quick: bool
-    seconds: float = Field(description="Wall time of the runs made in the last call.")
+    seconds: float = Field(description="Wall time of the call that made it.")
+    reused: int = Field(default=0, description="Runs that were there already when that call began.")
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}
     results: list[RunResult] = []

@@ -64,14 +64,15 @@ def test_the_table_says_mean_spread_shares_and_finding() -> None:
     assert row["finding"] == "S = 1: fails; constant S: as FP32"
     assert "76.9" in row["paper"]
     assert (
-        headline(made) == "0 of 1 need no loss scaling; a constant S brings the other back to FP32."
+        headline(made)
+        == "0 of 1 experiments need no loss scaling; a constant S brings the other back to FP32."
     )
 
 
 def test_where_nothing_is_harmed_nothing_is_brought_back() -> None:
     made = document(("fp32", [0.92, 0.94]), ("none", [0.93, 0.93]), ("constant", [0.93, 0.94]))
     assert paper_frame(made).iloc[0]["finding"] == "S = 1: as FP32"
-    assert headline(made) == "1 of 1 need no loss scaling."
+    assert headline(made) == "1 of 1 experiments need no loss scaling."
     assert headline(document()) == "Nothing was trained yet."
     assert verdict_frame([]).empty
 

@@ -97,6 +97,12 @@ def test_the_distance_is_that_of_two_gaussians() -> None:
     assert abs(frechet_distance(a, a)) < 1e-9
 
 
+def test_generated_digits_come_closer_to_real_ones_in_fp16() -> None:
+    config = RunConfig.build(task="dcgan", steps=120, record_every=0, reference_every=0)
+    metrics = [r.step.metric for r in train(TASK, config, Engine.resolve("fp16", "cpu")) if r.step.metric]
+    assert metrics[-1] < 0.5 * TASKS["dcgan"].untrained
+
+
 def test_it_draws_what_it_has_learned() -> None:
     for name in ("dcgan", "image-fit"):
         task = build_task(name)

@@ -11,6 +11,7 @@ PAGES = {
     "launch": "lsviz/ui/pages/launch.py",
     "compare": "lsviz/ui/pages/compare.py",
     "policies": "lsviz/ui/pages/policies.py",
+    "reproduce": "lsviz/ui/pages/reproduce.py",
 }
 
 
