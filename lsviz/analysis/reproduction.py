@@ -164,11 +164,13 @@ def _shares(mine: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _finding(mine: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say how S = 1 does, then the constant S where there was something to bring back, then FP16 weights."""
+    """Say how S = 1 does; constant S where there was something to bring back, gradscaler where it differs."""
     words = {variant: str(row["verdict"]) for variant, row in mine.items()}
     told = [f"S = 1: {words['none']}"] if "none" in words else []
     if "constant" in words and words.get("none") not in ("as FP32", "better"):
         told.append(f"constant S: {words['constant']}")
+    if words.get("gradscaler") not in (None, "None", "as FP32", "better"):
+        told.append(f"gradscaler: {words['gradscaler']}")
     if "fp16-weights" in words:
         told.append(f"FP16 weights: {words['fp16-weights']}")
     return "; ".join(told)

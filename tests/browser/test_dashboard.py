@@ -109,7 +109,7 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width, "the figure fits the window"
-    for path in ("launch", "compare", "policies"):
+    for path in ("launch", "compare", "policies", "reproduce"):
         page.get_by_role("link", name=path.capitalize(), exact=True).first.click()
         page.wait_for_timeout(800)
         keep_picture(page, f"{path}-{scheme}-{width}")
@@ -148,6 +148,25 @@ def test_policies_follows_what_is_clicked(browser: Browser, server: Server) -> N
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="After 2 steps gradscaler has S = 64.")).to_be_visible()
     keep_picture(page, "policies-clicked")
+    assert complaints.strangers == []
+    assert without_probing(complaints.errors) == []
+
+
+def test_reproduce_shows_table_curves_and_pictures(browser: Browser, server: Server) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 3400})
+    complaints = watch_page(page, server.url)
+    page.goto(f"{server.url}/reproduce?experiment=sigmoid-mlp")
+    expect(page.get_by_role("heading", name="experiments need no loss scaling")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("cell", name="Multibox SSD").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    expect(page.get_by_role("heading", name="is behind from the start")).to_be_visible()
+    expect(page.locator(".js-plotly-plot").nth(2).get_by_text("S = 8")).to_be_visible()
+    page.get_by_role("radio", name="1,024").click()
+    page.wait_for_url("**rescue=1024**")
+    expect(page.locator(".js-plotly-plot").nth(2).get_by_text("S = 1,024")).to_be_visible()
+    expect(page.get_by_text("original", exact=True)).to_be_visible()
+    expect(page.locator("[data-testid=stImage] img")).to_have_count(5)
+    keep_picture(page, "reproduce")
     assert complaints.strangers == []
     assert without_probing(complaints.errors) == []
 
