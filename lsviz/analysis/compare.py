@@ -105,9 +105,9 @@ def update_label(config: RunConfig) -> str:
     """Return what is unusual in a run's loss, start and weight update, in a few words; empty: nothing."""
     words: list[str] = []
     if config.loss_weight != 1:
-        words.append(f"loss x {format_number(config.loss_weight)}")
+        words.append(f"loss x {_factor(config.loss_weight)}")
     if config.init_gain != 1:
-        words.append(f"gain {format_number(config.init_gain)}")
+        words.append(f"gain {_factor(config.init_gain)}")
     if config.optimizer != "task":
         words.append(config.optimizer)
     if config.lr is not None:
@@ -123,6 +123,12 @@ def update_label(config: RunConfig) -> str:
     if not config.master_weights:
         words.append(f"{config.precision.upper()} weights")
     return ", ".join(words)
+
+
+def _factor(value: float) -> str:
+    """Return a factor as the command line takes it: 2^-8 rather than 0.00390625."""
+    mantissa, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if mantissa == 0.5 and exponent < -2 else format_number(value)
 
 
 def settings_and_results(record: RunRecord, steps: pd.DataFrame, status: RunStatus) -> dict[str, Any]:

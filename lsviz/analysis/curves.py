@@ -18,6 +18,8 @@ WORKS: Final = 0.95
 """An S works where it reaches this share of what FP32 gains over fresh weights."""
 MEASURABLE: Final = 0.02
 """A gap below this share of what FP32 gained so far is none."""
+LEARNED: Final = 0.1
+"""FP32 has begun to learn from this share of what it gains by the end."""
 LATE: Final = 0.2
 """A gap that opens after this share of the steps comes late."""
 
@@ -59,7 +61,9 @@ def falls_behind(task: str, frame: pd.DataFrame) -> int | None:
     behind = (gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained)
     if both.empty or not behind.iloc[-1]:
         return None
-    kept_up = np.flatnonzero(~behind.to_numpy())
+    # While FP32 has learned next to nothing itself, keeping up with it says nothing.
+    learning = gained >= LEARNED * gained.iloc[-1]
+    kept_up = np.flatnonzero((learning & ~behind).to_numpy())
     first = int(kept_up[-1]) + 1 if len(kept_up) else 0
     return int(both["step"].iloc[first])
 
@@ -78,7 +82,8 @@ def metric_finding(task: str, frame: pd.DataFrame) -> str:
     if since is None:
         return "Without loss scaling FP16 keeps up with FP32 to the end."
     gap = abs(float(fp32["mean"].iloc[-1]) - float(unscaled["mean"].iloc[-1]))
-    ends = f"{gap:.3g} {unit_of(task)} behind"
+    name = TASKS[task].metric_name
+    ends = f"{gap:.3g} dB behind" if name == "PSNR" else f"{gap:.3g} behind in {name}"
     if since <= int(fp32["step"].iloc[0]):
         return f"Without loss scaling FP16 is behind from the start, and ends {ends}."
     end = int(fp32["step"].iloc[-1])
@@ -86,12 +91,6 @@ def metric_finding(task: str, frame: pd.DataFrame) -> str:
     return (
         f"Without loss scaling FP16 falls behind {when}, by step {since:,} of {end + 1:,}, and ends {ends}."
     )
-
-
-def unit_of(task: str) -> str:
-    """Return what a difference of the task's metric is counted in."""
-    name = TASKS[task].metric_name
-    return "dB" if name == "PSNR" else f"in {name}"
 
 
 def scale_curve_frame(results: Sequence[RunResult]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from lsviz.charts.curves import MetricLine, metric_figure, scale_curve_figure
 from lsviz.charts.history import history_figure
 from lsviz.charts.theme import policy_colour
 from lsviz.formats import FP16
+from lsviz.policies import parse_number
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.reproduction import FILE_NAME, Reproduction, ReproductionError, load_reproduction
 from lsviz.runs.store import RunStore, default_root
@@ -38,7 +39,7 @@ LATE_EXPERIMENT = "image-fit, loss x 2^-4"
 FIGURE_3_TASK = "shapes-ssd"
 PICTURE_TASK = "image-fit"
 WRAP = 30
-RESCUES = (8, 128, 1024, 2**18)
+RESCUES = ("8", "128", "1024", "2^18")
 
 
 def load_results() -> Reproduction | None:
@@ -128,7 +129,6 @@ def show_metrics(document: Reproduction) -> None:
         names,
         index=names.index(first),
         key="experiment",
-        format_func=format_powers,
         bind="query-params",
         help="Whose metric is drawn. A factor on the loss makes gradients small, as an auxiliary loss does.",
     )
@@ -190,12 +190,11 @@ def show_figure_3() -> None:
             required=True,
             key="rescue",
             bind="query-params",
-            format_func=lambda s: format_scale(float(s)),
             help="The green frame holds what this loss scale brings into FP16's range.",
         )
     view = by_weight[weight or max(by_weight)]
     history = history_frame(view.exponents, view.layers)
-    scale = float(rescue or RESCUES[0])
+    scale = float(parse_number(rescue or RESCUES[0]))
     title.subheader(plain(history_finding(history, scale, FP16)))
     show_figure(
         history_figure(history, scale, colour_mode()),

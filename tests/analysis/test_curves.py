@@ -46,6 +46,12 @@ def test_when_a_run_falls_behind(unscaled: list[float], since: int | None, words
     assert words in metric_finding("digits-mlp", frame)
 
 
+def test_keeping_up_with_what_has_learned_nothing_says_nothing() -> None:
+    frame = metric_frame([line("fp32", [0.1, 0.1, 0.1, 0.9, 0.95]), line("none", [0.1] * 5)])
+    assert falls_behind("digits-mlp", frame) == 99
+    assert "behind from the start" in metric_finding("digits-mlp", frame)
+
+
 def test_a_gap_within_the_seeds_spread_is_none() -> None:
     wide = [line("fp32", FP32), line("fp32", [m - 0.2 for m in FP32], seed=1)]
     frame = metric_frame([*wide, line("none", [m - 0.25 for m in FP32])])
@@ -57,7 +63,7 @@ def test_lower_can_be_better() -> None:
         [line("fp32", [5.0, 3.0], task="char-lstm"), line("none", [5.0, 4.0], task="char-lstm")]
     )
     assert falls_behind("char-lstm", frame) == 199
-    assert "1 in bits per character behind" in metric_finding("char-lstm", frame)
+    assert "1 behind in bits per character" in metric_finding("char-lstm", frame)
     assert "needed" in metric_finding("char-lstm", frame[frame["variant"] == "fp32"])
 
 

@@ -159,9 +159,11 @@ def test_reproduce_shows_table_curves_and_pictures(browser: Browser, server: Ser
     expect(page.get_by_role("heading", name="experiments need no loss scaling")).to_be_visible(timeout=30_000)
     expect(page.get_by_role("cell", name="Multibox SSD").first).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(3)
-    expect(page.get_by_role("heading", name="is behind from the start")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="Without loss scaling FP16 is behind from the start")
+    ).to_be_visible()
     expect(page.locator(".js-plotly-plot").nth(2).get_by_text("S = 8")).to_be_visible()
-    page.get_by_role("radio", name="1,024").click()
+    page.get_by_role("radio", name="1024").click()
     page.wait_for_url("**rescue=1024**")
     expect(page.locator(".js-plotly-plot").nth(2).get_by_text("S = 1,024")).to_be_visible()
     expect(page.get_by_text("original", exact=True)).to_be_visible()

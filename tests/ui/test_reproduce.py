@@ -23,7 +23,7 @@ def test_it_opens_on_the_shipped_results() -> None:
     assert "falls behind late" in words(app)
     assert "about as FP32 does" in words(app)
     assert "non-zero values lie below FP16's range" in words(app)
-    assert len(app.get("imgs")) >= 4
+    assert len(app.get("image")) >= 4
 
 
 @pytest.mark.usefixtures("runs_root")
@@ -89,6 +89,6 @@ def test_explore_has_a_setting_for_every_pair_of_samples() -> None:
 
 @pytest.mark.usefixtures("runs_root")
 def test_explore_shows_the_pictures_that_were_learned() -> None:
-    assert not open_page("explore").get("imgs")
+    assert not open_page("explore").get("image")
     app = open_page("explore", setting="image-fit, loss x 2^-8")
-    assert len(app.get("imgs")) == 3  # the original, and one a run
+    assert len(app.get("image")) == 3  # the original, and one a run
