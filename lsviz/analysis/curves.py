@@ -61,9 +61,10 @@ def falls_behind(task: str, frame: pd.DataFrame) -> int | None:
     behind = (gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained)
     if both.empty or not behind.iloc[-1]:
         return None
-    # While FP32 has learned next to nothing itself, keeping up with it says nothing.
+    # While FP32 has learned next to nothing itself, keeping up with it says nothing; nor does lying within
+    # the spread of seeds that differ widely, for a run that has learned less than half as much.
     learning = gained >= LEARNED * gained.iloc[-1]
-    kept_up = np.flatnonzero((learning & ~behind).to_numpy())
+    kept_up = np.flatnonzero((learning & ~behind & (gained - gap > gained / 2)).to_numpy())
     first = int(kept_up[-1]) + 1 if len(kept_up) else 0
     return int(both["step"].iloc[first])
 
