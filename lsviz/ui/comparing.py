@@ -8,11 +8,10 @@ import streamlit as st
 
 from lsviz.analysis.compare import difference_frame, run_label, settings_and_results, update_label
 from lsviz.analysis.findings import format_scale
-from lsviz.charts.theme import policy_colour
-from lsviz.charts.timelines import Timeline, timeline_figure
+from lsviz.analysis.view import RunView
+from lsviz.charts.views import timelines_figure
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
-from lsviz.ui.loading import RunView
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
@@ -57,16 +56,7 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
 
 def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:
     """Draw loss, S and flushed share over the steps."""
-    mode = colour_mode()
-    seen: list[str] = []
-    lines = []
-    for label, view in zip(labels, views, strict=True):
-        config = view.record.config
-        colour = policy_colour(config.policy, config.precision, mode)
-        lines.append(Timeline(label, colour, view.steps, view.flushed, dash=seen.count(colour)))
-        seen.append(colour)
-    total = max(view.record.config.steps for view in views)
-    figure = timeline_figure(lines, total, mode)
+    figure = timelines_figure(views, colour_mode())
     show_figure(figure, "timelines", f"Loss, loss scale and flushed share over steps of {', '.join(labels)}.")
 
 

@@ -8,13 +8,14 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.view import RunView
 from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.ui.comparing import baseline_of
 from lsviz.ui.links import link_page
-from lsviz.ui.loading import RunView, load_run
+from lsviz.ui.loading import load_run
 from lsviz.ui.state import colour_mode, run_store, watch
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_pictures, show_problems

@@ -19,9 +19,10 @@ from lsviz.analysis.curves import (
 from lsviz.analysis.findings import format_powers, format_scale
 from lsviz.analysis.history import history_finding, history_frame
 from lsviz.analysis.reproduction import VARIANT_LABELS, paper_frame
-from lsviz.charts.curves import MetricLine, metric_figure, scale_curve_figure
+from lsviz.analysis.view import RunView
+from lsviz.charts.curves import scale_curve_figure
 from lsviz.charts.history import history_figure
-from lsviz.charts.theme import policy_colour
+from lsviz.charts.views import metrics_figure
 from lsviz.formats import FP16
 from lsviz.policies import parse_number
 from lsviz.runs.reader import Run, RunError
@@ -29,7 +30,7 @@ from lsviz.runs.reproduction import FILE_NAME, Reproduction, ReproductionError, 
 from lsviz.runs.store import RunStore, default_root
 from lsviz.training.catalog import TASKS
 from lsviz.training.experiments import CURVE_TASK
-from lsviz.ui.loading import RunView, load_run, load_runs
+from lsviz.ui.loading import load_run, load_runs
 from lsviz.ui.state import colour_mode, samples_root
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_pictures
@@ -135,21 +136,11 @@ def show_metrics(document: Reproduction) -> None:
     task = next(r.task for r in document.results if r.experiment == chosen)
     mine = frame[frame["experiment"] == chosen]
     title.subheader(plain(metric_finding(task, mine)) if task in TASKS else "Metric over the steps")
-    mode = colour_mode()
-    lines, seen = [], []
-    for variant in dict.fromkeys(mine["variant"]):
-        rows = mine[mine["variant"] == variant]
-        colour = policy_colour(rows["policy"].iloc[0], rows["precision"].iloc[0], mode)
-        label = VARIANT_LABELS.get(variant, variant).removeprefix("FP16, ")
-        lines.append(MetricLine(label, colour, rows, dash=seen.count(colour)))
-        seen.append(colour)
+    results = [r for r in document.results if r.experiment == chosen]
+    labels = {variant: words.removeprefix("FP16, ") for variant, words in VARIANT_LABELS.items()}
     since = falls_behind(task, mine) if task in TASKS else None
-    metric = next((r.metric_name for r in document.results if r.experiment == chosen), None) or "metric"
-    show_figure(
-        metric_figure(lines, metric, mode, since or None),
-        "metric_over_steps",
-        f"{metric} of {chosen} over the steps, a line a variant",
-    )
+    figure = metrics_figure(results, colour_mode(), labels, since or None)
+    show_figure(figure, "metric_over_steps", f"Metric of {chosen} over the steps, a line a variant")
     st.caption("Lines are means over the seeds, pale bands from the lowest to the highest.")
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Final
 
 import plotly.graph_objects as go
 import streamlit as st
 
-from lsviz.analysis.compare import run_labels
-from lsviz.analysis.findings import RunShares, finding, run_shares
-from lsviz.charts.exponents import exponent_figure, run_facet
+from lsviz.analysis.findings import RunShares, finding
+from lsviz.analysis.view import RunView, early_step
+from lsviz.charts.views import spectra_figure, view_labels
 from lsviz.runs.store import BrokenRun
-from lsviz.ui.loading import RunView
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
@@ -52,7 +50,7 @@ def step_slider(steps: Sequence[int], run_length: int) -> int:
     """Ask which recorded step to show; it starts early in the run, where layers are decided."""
     if len(steps) < 2:
         return steps[0] if steps else 0
-    early = min(steps, key=lambda s: abs(s - 0.04 * run_length))
+    early = early_step(steps, run_length)
     if st.session_state.get("step", early) not in steps:
         del st.session_state["step"]
     return st.select_slider(
@@ -65,43 +63,25 @@ def step_slider(steps: Sequence[int], run_length: int) -> int:
     )
 
 
-def shares_at(views: Sequence[RunView], step: int) -> list[RunShares]:
-    """Return what each run flushed at a step: what title, figure and its text are made from."""
-    return [run_shares(v.record.config, v.exponents, step, v.layers) for v in views]
-
-
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
     """Draw the exponent figure of one to four runs at one step."""
-    mode = colour_mode()
-    # The longest list sets the order; what only another model has comes above it.
-    by_length = sorted((view.layers for view in views), key=len, reverse=True)
-    layers = list(dict.fromkeys(chain.from_iterable(by_length)))
-    labels = _labels(views)
-    facets = [
-        run_facet(label, view.record, view.exponents, step, layers, share, view.metric, mode)
-        for label, view, share in zip(labels, views, shares, strict=True)
-    ]
     alt = f"Gradient exponents per layer at step {step}. {finding(shares)}"
-    show_figure(exponent_figure(facets, layers, mode), key, alt)
+    show_figure(spectra_figure(views, shares, step, colour_mode()), key, alt)
 
 
 def show_pictures(views: Sequence[RunView]) -> None:
     """Show what the models drew beside what they should, where the task is one to be seen."""
-    drawn = [(label, v) for label, v in zip(_labels(views), views, strict=True) if v.picture]
+    drawn = [(label, v) for label, v in zip(view_labels(views), views, strict=True) if v.picture]
     if not drawn:
         return
     originals = {v.original: v.record.config.task for _, v in drawn if v.original}
     pictures = [(picture, "original") for picture in originals]
     for label, view in drawn:
-        measured = view.steps["metric"].dropna()
-        value = f": {view.record.metric_name} {measured.iloc[-1]:.3g}" if len(measured) else ""
+        metric = view.last_metric
+        value = "" if metric is None else f": {view.record.metric_name} {metric:.3g}"
         pictures.append((view.picture, f"{label}{value}"))
     for column, (picture, caption) in zip(st.columns(max(4, len(pictures))), pictures, strict=False):
         column.image(picture, caption=plain(caption), width="stretch")
-
-
-def _labels(views: Sequence[RunView]) -> list[str]:
-    return run_labels([view.record for view in views])
 
 
 def show_glossary() -> None:

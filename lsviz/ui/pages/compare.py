@@ -4,6 +4,8 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import finding
+from lsviz.analysis.view import common_steps
+from lsviz.charts.views import view_shares
 from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
@@ -11,7 +13,6 @@ from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
-    shares_at,
     show_glossary,
     show_pictures,
     show_problems,
@@ -36,14 +37,14 @@ if not views:
     st.stop()
 
 recorded = [view for view in views if view.recorded_steps]
-common = sorted(set.intersection(*(set(v.recorded_steps) for v in recorded))) if recorded else []
+common = common_steps(recorded)
 if common:
     step_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
     with step_column:
         step = step_slider(common, max(v.record.config.steps for v in recorded))
     with words_column:
         show_glossary()
-    shares = shares_at(recorded, step)
+    shares = view_shares(recorded, step)
     heading.header(plain(finding(shares)))
     heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")

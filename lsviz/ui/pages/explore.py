@@ -3,6 +3,8 @@
 import streamlit as st
 
 from lsviz.analysis.findings import finding
+from lsviz.analysis.view import common_steps
+from lsviz.charts.views import view_shares
 from lsviz.runs.store import RunStore
 from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet
 from lsviz.ui.links import link_page
@@ -11,7 +13,6 @@ from lsviz.ui.state import run_store, samples_root
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
-    shares_at,
     show_glossary,
     show_pictures,
     show_problems,
@@ -30,7 +31,7 @@ with setting_column:
 with beside_column:
     pair = choose_pair(of_setting)
 views = load_runs(pair)
-steps = sorted(set.intersection(*(set(v.recorded_steps) for v in views))) if len(views) == 2 else []
+steps = common_steps(views) if len(views) == 2 else []
 if not steps:
     show_nothing_yet(heading)
     show_problems(views, samples.list_broken())
@@ -41,7 +42,7 @@ with step_column:
     step = step_slider(steps, config.steps)
 with words_column:
     show_glossary()
-shares = shares_at(views, step)
+shares = view_shares(views, step)
 with heading:
     st.header(plain(finding(shares)))
     st.caption(
