@@ -30,7 +30,7 @@ from lsviz.console import (
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
-from lsviz.runs.reader import RunError
+from lsviz.runs.reader import RunError, open_run
 from lsviz.runs.store import RunStore, default_root
 from lsviz.runs.writer import create_run
 from lsviz.training.catalog import find_task
@@ -220,6 +220,21 @@ def policies(as_json: options.Json = False) -> None:
         )
         return
     policies_table(POLICIES.values())
+
+
+@app.command()
+def report(
+    run_ids: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or ids of runs.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file to write.")],
+    runs: Annotated[Path | None, typer.Option(help="Folder that holds the runs named by id.")] = None,
+) -> None:
+    """Write one self-contained HTML file about some runs; it opens offline."""
+    from lsviz.report import write_report
+
+    store = RunStore.at(runs or default_root())
+    chosen = [open_run(name) if Path(name, "run.json").exists() else store.find(name) for name in run_ids]
+    write_report(chosen, out)
+    print(out.resolve())
 
 
 @app.command()

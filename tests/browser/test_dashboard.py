@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from lsviz.report import write_report
 from lsviz.runs.store import RunStore
 from tests.browser.conftest import Server, watch_page
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, SAMPLES
 
 pytestmark = pytest.mark.browser
 
@@ -171,6 +172,23 @@ def test_reproduce_shows_table_curves_and_pictures(browser: Browser, server: Ser
     keep_picture(page, "reproduce")
     assert complaints.strangers == []
     assert without_probing(complaints.errors) == []
+
+
+def test_a_report_opens_offline(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_report(RunStore.at(SAMPLES).list_runs()[:2], path)
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector(BARS, state="attached")
+    expect(page.locator(".js-plotly-plot")).to_have_count(5)
+    keep_picture(page, "report")
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert errors == []
 
 
 @pytest.mark.parametrize("path", ["launch?task=digits-mlp&seed=3", "compare"])

@@ -1,0 +1,98 @@
+"""The report: one file, offline, with every figure, whatever the runs are called."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lsviz.cli import main
+from lsviz.report import ReportError, report_html, write_report
+from lsviz.runs.reader import Run, RunError, open_run
+from lsviz.runs.store import RunStore
+from lsviz.runs.writer import RunFolderError, write_json
+from tests.conftest import SAMPLES, train_run
+
+
+def figures(document: str) -> int:
+    return len(re.findall(r'class="plotly-graph-div"', document))
+
+
+def markup(document: str) -> str:
+    """The page without what Plotly's own script holds."""
+    return re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+
+
+def titles(document: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", document)
+
+
+def test_two_runs_make_every_figure_in_one_file(unscaled_run: Run, scaled_run: Run) -> None:
+    document = report_html([unscaled_run, scaled_run])
+    assert figures(document) == 5  # spectra, timelines, metric, two histories
+    assert "Without loss scaling" in titles(document)[0]
+    assert titles(document)[-1] == "What differs"
+    assert "<td>constant:1024</td>" in document
+    assert unscaled_run.run_id in document
+    # Nothing is fetched: no script, style or picture from anywhere, and no button that sends data away.
+    assert not re.search(r'(?:src|href)="(?!data:|#)[^"]*"', markup(document))
+    assert not re.search(r"<script[^>]*src=", document)
+    assert '"showSendToCloud": false' in document or '"showSendToCloud":false' in document
+
+
+def test_pictures_lie_in_the_file() -> None:
+    runs = [r for r in RunStore.at(SAMPLES).list_runs() if r.config.loss_weight == 2.0**-8]
+    document = report_html(runs)
+    assert markup(document).count("data:image/png;base64,") == 5
+    assert "What each run learned" in titles(document)
+
+
+def test_enough_constant_scales_make_a_u_curve(tmp_path: Path) -> None:
+    settings = {"task": "digits-mlp", "steps": 8, "record_every": 4, "reference_every": 4}
+    runs = [train_run(tmp_path, policy=p, **settings) for p in ("none", "constant:256", "constant:2^20")]
+    assert "digits-mlp: from small S to large" in titles(report_html(runs))
+    with_fp32 = [*runs, train_run(tmp_path, precision="fp32", **settings)]
+    assert any("as FP32 does" in title for title in titles(report_html(with_fp32)))
+    assert not any("S to large" in title for title in titles(report_html(runs[:2])))
+
+
+def test_names_in_a_run_mean_nothing_to_the_page(unscaled_run: Run, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(unscaled_run.path, tmp_path / "<script>alert(1)</script>".replace("/", "_")))
+    record = open_run(path).record.model_copy(update={"run_id": "<img src=x onerror=alert(1)>"})
+    write_json(path / "run.json", record.model_dump())
+    document = report_html([open_run(path)])
+    assert "<img src=x" not in document
+    assert "&lt;img src=x" in document
+    assert titles(document)[-1] == "Settings and results"
+
+
+def test_a_run_without_recordings_still_has_its_timelines(tmp_path: Path) -> None:
+    run = train_run(tmp_path, task="digits-mlp", steps=6, record_every=0, reference_every=0)
+    document = report_html([run])
+    assert figures(document) == 2  # timelines and metric
+
+
+def test_what_can_not_be_is_told(unscaled_run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="1 to 100 runs, got 0"):
+        report_html([])
+    with pytest.raises(ReportError, match="got 101"):
+        report_html([unscaled_run] * 101)
+    with pytest.raises(RunFolderError, match="can't write"):
+        write_report([unscaled_run], tmp_path / "nowhere" / "r.html")
+    with pytest.raises(RunError):
+        write_report([open_run(tmp_path)], tmp_path / "r.html")
+
+
+def test_the_command_takes_folders_and_ids(
+    unscaled_run: Run, scaled_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.html"
+    root = str(scaled_run.path.parent)
+    assert main(["report", str(unscaled_run.path), scaled_run.run_id, "--runs", root, "-o", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert figures(out.read_text(encoding="utf-8")) == 5
+    assert list(tmp_path.iterdir()) == [out]
+    assert main(["report", "nothing", "--runs", root, "-o", str(out)]) == 2
+    assert "no run 'nothing'" in capsys.readouterr().err
