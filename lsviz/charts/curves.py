@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_scale
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES, MAX_LABEL
 from lsviz.formats import Region
 
@@ -126,7 +126,8 @@ def scale_curve_figure(
         hovermode="closest",
         shapes=[] if window is None else [_window(window, palette)],
         annotations=[
-            _caption(title, panel[1], palette) for (_, _, title, _), panel in zip(rows, _PANELS, strict=True)
+            panel_title(title, panel[1], palette)
+            for (_, _, title, _), panel in zip(rows, _PANELS, strict=True)
         ],
         xaxis={
             "anchor": "y3",
@@ -247,18 +248,4 @@ def _window(window: tuple[float, float], palette: Palette) -> dict[str, Any]:
         "y1": 1,
         "fillcolor": _pale(palette.policies["constant"]),
         "line": {"width": 0},
-    }
-
-
-def _caption(text: str, y: float, palette: Palette) -> dict[str, Any]:
-    return {
-        "text": text,
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": y,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"size": 13, "color": palette.text},
     }

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.history import ZERO, below
 from lsviz.charts.exponents import LEFT, RIGHT
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, literal
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, literal, panel_title
 from lsviz.exponents import EXPONENTS
 from lsviz.formats import FP16, FloatFormat, Region
 
@@ -53,7 +53,7 @@ def history_figure(
         ],
         annotations=[
             *_region_labels(history, limits, palette, fmt),
-            *_captions(palette, fmt),
+            panel_title("<b>Every recorded step</b>: the stronger, the more values", _BOTTOM[1], palette),
             _band_label(history, band, loss_scale, palette),
         ],
         xaxis={
@@ -195,21 +195,3 @@ def _band_label(
     rescued = format_percent(below(history, band[1]) - below(history, band[0]))
     text = f"<b>S = {format_scale(loss_scale)}</b> brings {literal(rescued)} back"
     return _label(text, band[1], 42, palette.policies["constant"], xanchor="center")
-
-
-def _captions(palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
-    """What each panel is, in its upper left corner."""
-    return [
-        {
-            "text": text,
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": y,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "showarrow": False,
-            "font": {"size": 13, "color": palette.text},
-        }
-        for text, y in (("<b>Every recorded step</b>: the stronger, the more values", _BOTTOM[1]),)
-    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import plotly.graph_objects as go
 
@@ -193,6 +193,27 @@ def shortened(text: str, limit: int, *, keep_end: bool = False) -> str:
     if len(text) <= limit:
         return text
     return "…" + text[1 - limit :] if keep_end else text[: limit - 1] + "…"
+
+
+def panel_title(text: str, y: float, palette: Palette) -> dict[str, Any]:
+    """Return the annotation that names a panel, above its upper left corner.
+
+    Args:
+        text: Plotly's HTML; what came from outside has been through `literal`.
+        y: The panel's upper end, from 0 to 1.
+        palette: The mode's colours.
+    """
+    return {
+        "text": text,
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": y,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"size": 13, "color": palette.text},
+    }
 
 
 def base_layout(mode: Mode) -> go.Layout:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
+from lsviz.charts.theme import PALETTES, Mode, base_layout, literal, panel_title, shortened
 
 MAX_POINTS: Final = 2000
 MAX_LABEL: Final = 24
@@ -77,7 +77,10 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
         },
         yaxis3={"domain": PANELS[2], "range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.5, 1]},
-        annotations=[*_panel_titles(palette), *_end_labels(lines)],
+        annotations=[
+            *(panel_title(text, panel[1], palette) for text, panel in zip(_TITLES, PANELS, strict=True)),
+            *_end_labels(lines),
+        ],
     )
     return figure
 
@@ -127,23 +130,6 @@ def _traces(line: Timeline) -> list[go.Scatter]:
             yaxis="y3",
             hovertemplate=f"{before}step %{{x}}: %{{y:.1%}} flushed<extra></extra>",
         ),
-    ]
-
-
-def _panel_titles(palette: Palette) -> list[dict[str, Any]]:
-    return [
-        {
-            "text": text,
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": panel[1],
-            "yref": "paper",
-            "yanchor": "bottom",
-            "showarrow": False,
-            "font": {"size": 13, "color": palette.text},
-        }
-        for text, panel in zip(_TITLES, PANELS, strict=True)
     ]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_scale
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES
 from lsviz.formats import Region
 from lsviz.policies import Trace
@@ -73,7 +73,7 @@ def trace_figure(
         },
         shapes=_bands(shared, palette),
         annotations=[
-            _title("<b>Loss scale S</b> in force at each step", 1.0, palette),
+            panel_title("<b>Loss scale S</b> in force at each step", 1.0, palette),
             *_end_labels(frame, traces, colours, low, high, height * (top_panel[1] - top_panel[0])),
             *_ends(traces, frame, palette),
         ],
@@ -92,7 +92,7 @@ def trace_figure(
             }
         )
         figure.add_annotation(
-            _title("<b>Largest gradient</b>, unscaled · ∞ marks an Inf or NaN", 0.24, palette)
+            panel_title("<b>Largest gradient</b>, unscaled · ∞ marks an Inf or NaN", 0.24, palette)
         )
     return figure
 
@@ -225,20 +225,6 @@ def _bands(overflows: Sequence[int], palette: Palette) -> list[dict[str, Any]]:
         }
         for step in overflows
     ]
-
-
-def _title(text: str, y: float, palette: Palette) -> dict[str, Any]:
-    return {
-        "text": text,
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": y,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "showarrow": False,
-        "font": {"size": 13, "color": palette.text},
-    }
 
 
 def _end_labels(
