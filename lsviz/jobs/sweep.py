@@ -21,7 +21,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-import psutil
 from filelock import FileLock, Timeout
 
 from lsviz.errors import UserError
@@ -64,7 +63,7 @@ Observer = Callable[[RunConfig, Run | None, str], None]
 
 def default_jobs() -> int:
     """Return how many runs go at once by default: one a CPU that this process may use."""
-    return len(psutil.Process().cpu_affinity() or [0]) if hasattr(psutil.Process, "cpu_affinity") else 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def finished_runs(root: Path) -> dict[RunConfig, Run]:
@@ -158,8 +157,12 @@ class _Crew:
             return failed, False
         with _calling_on_signals(self._halt), ThreadPoolExecutor(self._size) as threads:
             under_way = {threads.submit(self._serve) for _ in range(self._size)}
-            while under_way or not self._ended.empty():
-                under_way = self._settle(under_way, done, failed, observe)
+            try:
+                while under_way or not self._ended.empty():
+                    under_way = self._settle(under_way, done, failed, observe)
+            except BaseException:
+                self._halt()  # else the pool would wait until all the rest is trained
+                raise
         return failed, self._stop.is_set()
 
     def _settle(
@@ -249,7 +252,8 @@ class _Worker:
         if not answer:
             self._process.wait()
             status = live_status(open_run(path))
-            return status.state, status.error
+            ended = "its process ended before the run began" if status.state == "queued" else status.error
+            return status.state, ended
         document = json.loads(answer)
         return document["state"], document["error"]
 

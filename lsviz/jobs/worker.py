@@ -7,6 +7,7 @@ of JSON on stdout as it ends.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import sys
@@ -142,7 +143,10 @@ def execute_many(folders: Iterable[str], answer: Callable[[str], None]) -> None:
 def main(argv: list[str]) -> int:
     """Execute the run in the given folder, or all that stdin names; status and log tell the rest."""
     if argv[0] == "-":
-        execute_many(iter(sys.stdin.readline, ""), lambda line: print(line, flush=True))
+        # Answers have a stream of their own, so that nothing that a library prints is taken for one.
+        with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
+            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+            execute_many(iter(sys.stdin.readline, ""), lambda line: print(line, file=answers, flush=True))
         return 0
     path = Path(argv[0])
     open_run(path)

@@ -147,6 +147,17 @@ def test_workers_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
     assert states == ["finished"]  # the run in hand; the next one never began
 
 
+def test_an_error_of_its_own_ends_the_sweep_at_once(tmp_path: Path) -> None:
+    def complain(config: RunConfig, run: Run | None, error: str) -> None:
+        raise OSError("nobody listens")
+
+    with pytest.raises(OSError, match="nobody listens"):
+        run_sweep(tmp_path, [config(0), config(1, steps=LONG)], jobs=1, observe=complain)
+    states = {run.config.seed: run.status.state for run in RunStore.at(tmp_path).list_runs()}
+    assert states[0] == "finished"
+    assert states.get(1, "cancelled") in ("cancelled", "queued")
+
+
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
     with FileLock(tmp_path / LOCK), pytest.raises(SweepError, match="another sweep is at work"):
         run_sweep(tmp_path, [config()])
