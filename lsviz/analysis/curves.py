@@ -43,20 +43,21 @@ def metric_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     return grouped.agg(mean="mean", low="min", high="max").reset_index()[METRIC_COLUMNS]
 
 
-def falls_behind(task: str, frame: pd.DataFrame) -> int | None:
-    """Return the step from which the unscaled run stays behind FP32 to the end; None where it does not.
+def falls_behind(task: str, frame: pd.DataFrame, variant: str = "none") -> int | None:
+    """Return the step from which a variant stays behind FP32 to the end; None where it does not.
 
     Behind: by more than FP32's spread at that step and than MEASURABLE of what it has gained by then.
 
     Args:
         task: Tells which way is better.
         frame: `metric_frame` of one experiment.
+        variant: The unscaled run, or another.
     """
     spec = TASKS[task]
     sign = -1.0 if spec.lower_is_better else 1.0
-    fp32, unscaled = frame[frame["variant"] == "fp32"], frame[frame["variant"] == "none"]
-    both = fp32.merge(unscaled, on="step", suffixes=("", "_unscaled"))
-    gap = sign * (both["mean"] - both["mean_unscaled"])
+    fp32, other = frame[frame["variant"] == "fp32"], frame[frame["variant"] == variant]
+    both = fp32.merge(other, on="step", suffixes=("", "_other"))
+    gap = sign * (both["mean"] - both["mean_other"])
     gained = sign * (both["mean"] - spec.untrained)
     behind = (gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained)
     if both.empty or not behind.iloc[-1]:
@@ -70,28 +71,33 @@ def falls_behind(task: str, frame: pd.DataFrame) -> int | None:
 
 
 def metric_finding(task: str, frame: pd.DataFrame) -> str:
-    """Return in one sentence when the unscaled run of an experiment falls behind FP32.
+    """Return when the unscaled run of an experiment falls behind FP32, and whether FP16 weights do.
 
     Args:
         task: What was trained.
         frame: `metric_frame` of one experiment.
     """
-    fp32, unscaled = frame[frame["variant"] == "fp32"], frame[frame["variant"] == "none"]
-    if fp32.empty or unscaled.empty:
+    fp32 = frame[frame["variant"] == "fp32"]
+    if fp32.empty or frame[frame["variant"] == "none"].empty:
         return "FP32 and FP16 without loss scaling are needed to compare."
-    since = falls_behind(task, frame)
+    sentence = f"Without loss scaling FP16 {_how_far(task, frame, 'none')}."
+    if falls_behind(task, frame, "fp16-weights") is not None:
+        sentence += f" With FP16 weights it {_how_far(task, frame, 'fp16-weights')}."
+    return sentence
+
+
+def _how_far(task: str, frame: pd.DataFrame, variant: str) -> str:
+    since = falls_behind(task, frame, variant)
     if since is None:
-        return "Without loss scaling FP16 keeps up with FP32 to the end."
-    gap = abs(float(fp32["mean"].iloc[-1]) - float(unscaled["mean"].iloc[-1]))
-    name = TASKS[task].metric_name
+        return "keeps up with FP32 to the end"
+    fp32, other = (frame[frame["variant"] == name] for name in ("fp32", variant))
+    gap, name = abs(float(fp32["mean"].iloc[-1]) - float(other["mean"].iloc[-1])), TASKS[task].metric_name
     ends = f"{gap:.3g} dB behind" if name == "PSNR" else f"{gap:.3g} behind in {name}"
     if since <= int(fp32["step"].iloc[0]):
-        return f"Without loss scaling FP16 is behind from the start, and ends {ends}."
+        return f"is behind from the start, and ends {ends}"
     end = int(fp32["step"].iloc[-1])
     when = "late" if since > LATE * end else "early"
-    return (
-        f"Without loss scaling FP16 falls behind {when}, by step {since:,} of {end + 1:,}, and ends {ends}."
-    )
+    return f"falls behind {when}, by step {since:,} of {end + 1:,}, and ends {ends}"
 
 
 def scale_curve_frame(results: Sequence[RunResult]) -> pd.DataFrame:
