@@ -65,6 +65,7 @@ def show_origin(document: Reproduction) -> None:
         f"{len(document.results)} runs",
         f"{machine.get('cpu', 'unknown processor')}, {machine.get('cores', '?')} cores",
         f"torch {versions.get('torch', '?')}",
+        *([f"{document.seconds / 60:.0f} min"] if not document.reused else []),
         document.created[:10],
     ]
     quick = " --quick" if document.quick else ""
@@ -74,6 +75,9 @@ def show_origin(document: Reproduction) -> None:
 def show_table(document: Reproduction) -> None:
     """Show the table beside the paper: a row an experiment."""
     frame = paper_frame(document)
+    if frame.empty:
+        st.info("None of these results belongs to an experiment of this version.")
+        return
     constant = frame["constant"].where(frame["S"] == "", frame["constant"] + " S = " + frame["S"])
     shown = pd.DataFrame(
         {
@@ -102,7 +106,7 @@ def show_table(document: Reproduction) -> None:
 def _with_power(text: str) -> str:
     """Write the constant policy's S as people do, on a line of its own where it must: S = 2¹⁸."""
     cell, found, scale = text.partition(" S = ")
-    return f"{cell} S\u00a0=\u00a0{format_scale(float(scale))}" if found else text
+    return f"{cell} S\u00a0=\u00a0{format_scale(float(parse_number(scale)))}" if found else text
 
 
 def _wrapped(text: str) -> str:

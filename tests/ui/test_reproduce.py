@@ -65,6 +65,18 @@ def test_ones_own_results_come_first(runs_root: Path) -> None:
     assert "\\<b>My\\</b> processor" in words(app)
 
 
+def test_results_of_unknown_experiments_break_nothing(runs_root: Path) -> None:
+    folder = runs_root / "reproduce"
+    folder.mkdir(parents=True)
+    document = json.loads((SAMPLES / "reproduce.json").read_text())
+    for row in document["results"]:
+        row |= {"experiment": "another", "task": "gone"}
+    (folder / "reproduce.json").write_text(json.dumps(document))
+    assert "None of these results" in words(open_page("reproduce"))
+    (folder / "reproduce.json").write_text(json.dumps({**document, "results": [], "curve": []}))
+    assert "Nothing was trained yet." in words(open_page("reproduce"))
+
+
 def test_broken_results_are_told_and_the_shipped_ones_shown(runs_root: Path) -> None:
     folder = runs_root / "reproduce"
     folder.mkdir(parents=True)
