@@ -236,9 +236,13 @@ def sweep_table(frame: pd.DataFrame) -> None:
     for name in (names[0], "seeds", "skipped", "flushed", "most in"):
         table.add_column(name, justify="left" if name == "most in" else "right", no_wrap=True)
     for row in frame.to_dict("records"):
-        spread = row["spread"] if row["seeds"] > 1 else None
         seeds = f"{row['seeds']}" if not row["failed"] else f"{row['seeds']}, {row['failed']} failed"
-        cells = [row["variant"], format_metric(row["mean"], spread), seeds, _cell(row["skipped_steps"])]
+        cells = [
+            row["variant"],
+            format_metric(row["mean"], row["spread"]),
+            seeds,
+            _cell(row["skipped_steps"]),
+        ]
         table.add_row(*map(Text, [*cells, _share(row["flushed"]), _worst(row)]))
     _console().print(table)
 

@@ -23,7 +23,17 @@ LEARNED: Final = 0.1
 LATE: Final = 0.2
 """A gap that opens after this share of the steps comes late."""
 
-METRIC_COLUMNS: Final = ["experiment", "variant", "policy", "precision", "step", "mean", "low", "high"]
+METRIC_COLUMNS: Final = [
+    "experiment",
+    "variant",
+    "policy",
+    "precision",
+    "step",
+    "mean",
+    "low",
+    "high",
+    "seeds",
+]
 CURVE_COLUMNS: Final = ["loss_scale", "metric", "flushed", "worst_flushed", "skipped"]
 
 
@@ -31,7 +41,8 @@ def metric_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     """Return the metric over the steps, the seeds of a variant together.
 
     Returns:
-        Columns experiment, variant, policy, precision, step, mean, low, high; in the order given.
+        Columns experiment, variant, policy, precision, step, mean, low, high, seeds (how many have a finite
+        metric there); in the order given.
     """
     rows = [
         (r.experiment, r.variant, r.policy, r.precision, step, metric)
@@ -40,13 +51,14 @@ def metric_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=[*METRIC_COLUMNS[:5], "metric"])
     grouped = frame.groupby(METRIC_COLUMNS[:5], sort=False)["metric"]
-    return grouped.agg(mean="mean", low="min", high="max").reset_index()[METRIC_COLUMNS]
+    return grouped.agg(mean="mean", low="min", high="max", seeds="count").reset_index()[METRIC_COLUMNS]
 
 
 def falls_behind(task: str, frame: pd.DataFrame, variant: str = "none") -> int | None:
     """Return the step from which a variant stays behind FP32 to the end; None where it does not.
 
-    Behind: by more than FP32's spread at that step and than MEASURABLE of what it has gained by then.
+    Behind: by more than FP32's spread at that step and than MEASURABLE of what it has gained by then, or
+    without a finite metric in a seed that had one before.
 
     Args:
         task: Tells which way is better.
@@ -56,11 +68,12 @@ def falls_behind(task: str, frame: pd.DataFrame, variant: str = "none") -> int |
     spec = TASKS[task]
     sign = -1.0 if spec.lower_is_better else 1.0
     fp32, other = frame[frame["variant"] == "fp32"], frame[frame["variant"] == variant]
-    both = fp32.merge(other, on="step", suffixes=("", "_other"))
+    both = fp32.merge(other, on="step", how="left", suffixes=("", "_other"))
     gap = sign * (both["mean"] - both["mean_other"])
     gained = sign * (both["mean"] - spec.untrained)
-    behind = (gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained)
-    if both.empty or not behind.iloc[-1]:
+    lost = both["seeds_other"].fillna(0) < other["seeds"].max()
+    behind = lost | ((gap > both["high"] - both["low"]) & (gap > MEASURABLE * gained))
+    if fp32.empty or other.empty or not behind.iloc[-1]:
         return None
     # While FP32 has learned next to nothing itself, keeping up with it says nothing; nor does lying within
     # the spread of seeds that differ widely, for a run that has learned less than half as much.
@@ -91,11 +104,17 @@ def _how_far(task: str, frame: pd.DataFrame, variant: str) -> str:
     if since is None:
         return "keeps up with FP32 to the end"
     fp32, other = (frame[frame["variant"] == name] for name in ("fp32", variant))
-    gap, name = abs(float(fp32["mean"].iloc[-1]) - float(other["mean"].iloc[-1])), TASKS[task].metric_name
-    ends = f"{gap:.3g} dB behind" if name == "PSNR" else f"{gap:.3g} behind in {name}"
+    end, seeds = int(fp32["step"].iloc[-1]), int(other["seeds"].max())
+    left = other[other["step"] == end]
+    lost = seeds - int(left["seeds"].sum())
+    if lost > 0:
+        ends = "without a number" if seeds == 1 else f"without a number in {lost} of {seeds} seeds"
+    else:
+        gap = abs(float(fp32["mean"].iloc[-1]) - float(left["mean"].iloc[0]))
+        name = TASKS[task].metric_name
+        ends = f"{gap:.3g} dB behind" if name == "PSNR" else f"{gap:.3g} behind in {name}"
     if since <= int(fp32["step"].iloc[0]):
         return f"is behind from the start, and ends {ends}"
-    end = int(fp32["step"].iloc[-1])
     when = "late" if since > LATE * end else "early"
     return f"falls behind {when}, by step {since:,} of {end + 1:,}, and ends {ends}"
 

@@ -80,23 +80,29 @@ def verdict_frame(results: Sequence[RunResult]) -> pd.DataFrame:
 
 
 def headline(document: Reproduction) -> str:
-    """Return what all results together show, in one sentence."""
+    """Return what all results together show, in one sentence.
+
+    A slight difference is only counted: three seeds do not tell whether a constant S takes it away.
+    """
     frame = verdict_frame(document.results)
     unscaled = frame[frame["variant"] == "none"]
     verdicts = dict(zip(unscaled["experiment"], unscaled["verdict"], strict=True))
     constant = frame[frame["variant"] == "constant"]
     rescued = set(constant.loc[constant["verdict"].isin(["as FP32", "better"]), "experiment"])
-    harmed = [name for name, word in verdicts.items() if word in ("worse", "slightly worse", "fails")]
+    harmed = [name for name, word in verdicts.items() if word in ("worse", "fails")]
+    slight = sum(word == "slightly worse" for word in verdicts.values())
     back = [name for name in harmed if name in rescued]
     if not verdicts:
         return "Nothing was trained yet."
-    lead = f"{len(verdicts) - len(harmed)} of {len(verdicts)} experiments need no loss scaling"
+    fine = len(verdicts) - len(harmed) - slight
+    lead = f"{fine} of {len(verdicts)} experiments need no loss scaling"
+    lead += f", {slight} {'is' if slight == 1 else 'are'} slightly worse without it" if slight else ""
     if not harmed:
         return f"{lead}."
     if len(harmed) == 1:
-        return f"{lead}; a constant S brings the other back to FP32." if back else f"{lead}."
+        return f"{lead}; a constant S brings the one that fails back to FP32." if back else f"{lead}."
     brought = "all" if len(back) == len(harmed) else f"{len(back)}"
-    return f"{lead}; a constant S brings {brought} of the {len(harmed)} others back to FP32."
+    return f"{lead}; a constant S brings {brought} of the {len(harmed)} that suffer back to FP32."
 
 
 def format_metric(mean: float, spread: float | None = None) -> str:
@@ -148,7 +154,7 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    return format_metric(row["mean"], row["spread"] if row["seeds"] > 1 else None)
+    return format_metric(row["mean"], row["spread"])
 
 
 def _shares(mine: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

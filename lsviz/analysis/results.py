@@ -68,6 +68,7 @@ def run_result(run: Run, experiment: str = "", variant: str = "") -> RunResult:
         history=[
             (int(step), float(metric))
             for step, metric in zip(measured["step"], measured["metric"], strict=True)
+            if math.isfinite(metric)
         ],
     )
 
@@ -83,8 +84,9 @@ def spread_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     Returns:
         Columns experiment, variant, policy, precision, metric_name, seeds (number of runs), failed (how
         many of them did not finish or measured nothing finite), mean, low, high and spread (high - low)
-        of the metric, skipped_steps (mean number), skipped_share (of all steps), flushed and
-        worst_flushed (means), worst_layer (of the first seed). NaN where nothing was measured.
+        of the metric (NaN with fewer than two seeds), skipped_steps (mean number), skipped_share (of all
+        steps), flushed and worst_flushed (means), worst_layer (of the first seed). NaN where nothing
+        was measured.
     """
     rows: dict[tuple[str, str], list[RunResult]] = {}
     for result in results:
@@ -109,7 +111,7 @@ def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
         "mean": metric.mean(),
         "low": metric.min(),
         "high": metric.max(),
-        "spread": metric.max() - metric.min(),
+        "spread": metric.max() - metric.min() if metric.count() > 1 else math.nan,
         "skipped_steps": sum(r.skipped_steps for r in whole) / len(whole) if whole else math.nan,
         "skipped_share": sum(r.skipped_steps for r in whole) / steps if steps else math.nan,
         "flushed": frame["flushed"].astype("float64").mean(),

@@ -244,12 +244,13 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            self._process.stdin.write(f"{path.resolve()}\n")
+            self._process.stdin.write(json.dumps(str(path.resolve())) + "\n")
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
         except (OSError, ValueError):
             answer = ""
         if not answer:
+            self._process.kill()  # no more can come of it, whatever it waits for
             self._process.wait()
             status = live_status(open_run(path))
             ended = "its process ended before the run began" if status.state == "queued" else status.error

@@ -1,7 +1,7 @@
 """Executing runs: ``execute_run`` in this process, ``python -m lsviz.jobs.worker RUN`` in its own.
 
-``python -m lsviz.jobs.worker -`` reads run folders from stdin, a line each, and answers each with a line
-of JSON on stdout as it ends.
+``python -m lsviz.jobs.worker -`` reads run folders from stdin, a JSON string a line, and answers
+each with a line of JSON on stdout as it ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,14 +126,15 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
 def execute_many(folders: Iterable[str], answer: Callable[[str], None]) -> None:
     """Execute one run folder after another until there are no more, or a signal stops it."""
     for line in folders:
-        path = Path(line.rstrip("\n"))
+        path = Path(json.loads(line))  # whatever characters a folder has
         state, reason = "failed", None
         with stop_on_signals() as stop:
             try:
                 state = execute_run(path, stop)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-                with (path / "log.txt").open("a", encoding="utf-8") as log:
+                # On a full disk there is no room for the log either; the answer must come all the same.
+                with suppress(OSError), (path / "log.txt").open("a", encoding="utf-8") as log:
                     traceback.print_exc(file=log)
         answer(json.dumps({"state": state, "error": reason}))
         if stop:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,8 +12,6 @@ from lsviz.runs.writer import RunFolderError, write_json
 
 FILE_NAME: Final = "reproduce.json"
 MAX_BYTES: Final = 20_000_000
-
-State = Literal["finished", "failed"]
 
 
 class ReproductionError(UserError):

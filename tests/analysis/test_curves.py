@@ -63,6 +63,18 @@ def test_fp16_weights_that_fall_behind_are_told_too() -> None:
     assert "FP16 weights" not in metric_finding("digits-mlp", fine)
 
 
+def test_a_run_that_stops_being_finite_does_not_keep_up() -> None:
+    alone = metric_frame([line("fp32", FP32), line("none", FP32[:3])])
+    assert falls_behind("digits-mlp", alone) == 399
+    assert metric_finding("digits-mlp", alone) == (
+        "Without loss scaling FP16 falls behind late, by step 399 of 500, and ends without a number."
+    )
+    two_lost = [line("none", FP32), line("none", FP32[:3], 1), line("none", FP32[:3], 2)]
+    several = metric_frame([*(line("fp32", FP32, seed) for seed in range(3)), *two_lost])
+    assert falls_behind("digits-mlp", several) == 399
+    assert "without a number in 2 of 3 seeds" in metric_finding("digits-mlp", several)
+
+
 def test_a_gap_within_the_seeds_spread_is_none() -> None:
     wide = [line("fp32", FP32), line("fp32", [m - 0.2 for m in FP32], seed=1)]
     frame = metric_frame([*wide, line("none", [m - 0.25 for m in FP32])])

@@ -65,7 +65,7 @@ def test_the_table_says_mean_spread_shares_and_finding() -> None:
     assert "76.9" in row["paper"]
     assert (
         headline(made)
-        == "0 of 1 experiments need no loss scaling; a constant S brings the other back to FP32."
+        == "0 of 1 experiments need no loss scaling; a constant S brings the one that fails back to FP32."
     )
 
 
@@ -75,6 +75,11 @@ def test_where_nothing_is_harmed_nothing_is_brought_back() -> None:
     assert headline(made) == "1 of 1 experiments need no loss scaling."
     assert headline(document()) == "Nothing was trained yet."
     assert verdict_frame([]).empty
+
+
+def test_a_slight_difference_is_counted_and_nothing_more_is_claimed() -> None:
+    made = document(("fp32", [0.96, 0.97]), ("none", [0.93, 0.94]), ("constant", [0.96, 0.97]))
+    assert headline(made) == "0 of 1 experiments need no loss scaling, 1 is slightly worse without it."
 
 
 def test_a_metric_is_written_with_its_spread() -> None:

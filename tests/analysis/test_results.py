@@ -71,6 +71,7 @@ def test_what_did_not_finish_counts_as_failed_and_into_nothing_else() -> None:
     frame = spread_frame([result(metric=0.6, skipped_steps=4), failed_result(config, "boom", "e", "none")])
     row = frame.iloc[0]
     assert (row["seeds"], row["failed"], row["mean"], row["skipped_steps"]) == (2, 1, 0.6, 4)
+    assert math.isnan(row["spread"])  # of one seed there is none
     only = spread_frame([failed_result(config, "boom")]).iloc[0]
     assert math.isnan(only["mean"])
     assert math.isnan(only["skipped_share"])

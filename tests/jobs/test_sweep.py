@@ -125,6 +125,8 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     assert states == {0: "finished", 1: "cancelled"}
 
     before = finished_runs(tmp_path)[config(0)].run_id
+    cancelled = next(r for r in RunStore.at(tmp_path).list_runs() if r.status.state == "cancelled").config
+    assert cancelled not in finished_runs(tmp_path)
     rest = run_sweep(tmp_path, [config(0), config(2)], jobs=1)
     assert rest.reused == 1
     assert rest.runs[config(0)].run_id == before
@@ -156,6 +158,14 @@ def test_an_error_of_its_own_ends_the_sweep_at_once(tmp_path: Path) -> None:
     states = {run.config.seed: run.status.state for run in RunStore.at(tmp_path).list_runs()}
     assert states[0] == "finished"
     assert states.get(1, "cancelled") in ("cancelled", "queued")
+
+
+def test_any_name_of_a_folder_is_run_or_refused(tmp_path: Path) -> None:
+    for name in ("new\nline", "ä 漢"):
+        assert list(run_sweep(tmp_path / name, [config()], jobs=1).runs) == [config()]
+    # Parquet files can't have a name that is no UTF-8: that must end, and say so.
+    done = run_sweep(tmp_path / os.fsdecode(b"bad\xff"), [config()], jobs=1)
+    assert "can't encode" in done.failed[config()]
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_the_distance_is_that_of_two_gaussians() -> None:
     expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(c + d - 2 * scipy.linalg.sqrtm(c @ d).real)
     assert np.isclose(frechet_distance(a, b), expected, rtol=1e-6)
     assert abs(frechet_distance(a, a)) < 1e-9
+    assert np.isnan(frechet_distance(a * torch.nan, b))
 
 
 def test_generated_digits_come_closer_to_real_ones_in_fp16() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -162,13 +163,16 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Return the Fréchet distance between two samples, each taken as a Gaussian.
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^(1/2)), in float64 (Dowson and Landau, 1982; the FID of Heusel
-    et al., arXiv 1706.08500, on the pixels themselves instead of a network's features).
+    et al., arXiv 1706.08500, on the pixels themselves instead of a network's features). NaN where a value
+    is not finite.
 
     Args:
         first: (samples, features).
         second: (samples, features), same features.
     """
     a, b = first.double(), second.double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return math.nan
     cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
