@@ -22,7 +22,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.counting
 
-# The runs behind the lessons, each recorded 25 times (those that the pages open on come last), and the table beside the paper (half an hour on two cores).
+# The runs behind the lessons, each recorded 25 times (those that the pages open on come last), and the table beside the paper (about 35 minutes on two cores).
 samples: $(VENV)/.installed
 	rm -rf sample_runs/2*/
 	$(SAMPLE) 16 --task digits-mlp --policy none

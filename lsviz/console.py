@@ -236,7 +236,13 @@ def sweep_table(frame: pd.DataFrame) -> None:
     for name in (names[0], "seeds", "skipped", "flushed", "most in"):
         table.add_column(name, justify="left" if name == "most in" else "right", no_wrap=True)
     for row in frame.to_dict("records"):
-        seeds = f"{row['seeds']}" if not row["failed"] else f"{row['seeds']}, {row['failed']} failed"
+        seeds = ", ".join(
+            [
+                f"{row['seeds']}",
+                *([f"{row['unfinished']} failed"] if row["unfinished"] else []),
+                *([f"{row['not_finite']} not finite"] if row["not_finite"] else []),
+            ]
+        )
         cells = [
             row["variant"],
             format_metric(row["mean"], row["spread"]),
@@ -257,7 +263,7 @@ def reproduction_table(document: Reproduction, frame: pd.DataFrame) -> None:
             name = label.replace("constant S", f"S = {row['S']}")
             cells += [f"{name}: {row[variant]}"] if row[variant] else []
         console.print(Text("  " + "   ".join(cells)))
-        shares = [f"at S = 1 flushed {row['flushed']}, most in {row['worst']}"] if row["flushed"] else []
+        shares = [f"at S = 1 flushed {row['flushed']}, most in {row['worst']}"] if row["worst"] else []
         shares += [f"gradscaler skips {row['skipped']} of steps"] if row["skipped"] else []
         console.print(Text("  " + "; ".join(shares)))
         console.print(Text(f"  {row['finding']}"))

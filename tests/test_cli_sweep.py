@@ -33,7 +33,7 @@ def test_a_sweep_prints_a_row_a_policy_and_continues(tmp_path: Path) -> None:
         ("constant:1024", 0),
         ("constant:1024", 1),
     ]
-    assert [(row["variant"], row["seeds"], row["failed"]) for row in document["table"]] == [
+    assert [(row["variant"], row["seeds"], row["unfinished"]) for row in document["table"]] == [
         ("no scaling", 2, 0),
         ("constant:1024", 2, 0),
     ]
@@ -143,7 +143,7 @@ def test_reproduce_trains_prints_and_keeps_its_table(
     assert {row["verdict"] for row in document["table"] if row["variant"] == "fp32"} == {None}
     kept = load_reproduction(tmp_path / "reproduce.json")
     assert kept is not None
-    assert (kept.quick, kept.reused, len(kept.results)) == (True, 0, 7)
+    assert (kept.quick, kept.stopped, kept.reused, len(kept.results)) == (True, False, 0, 7)
     assert all(r.flushed is not None for r in kept.results)
 
     assert main(["reproduce", "--quick", "--out", str(tmp_path)]) == 0
@@ -154,6 +154,29 @@ def test_reproduce_trains_prints_and_keeps_its_table(
     assert again is not None
     assert again.reused == 7
     assert again.results == kept.results
+
+
+def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lsviz", "reproduce", "--quick", "--jobs", "1", "--out", "here", "--json"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not any(run.status.state == "finished" for run in RunStore.at(tmp_path / "here").list_runs()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    document = strict(out.splitlines()[-1])
+    assert isinstance(document, dict)
+    assert document["stopped"] is True
+    assert document["results"]
+    assert not (tmp_path / "here" / "reproduce.json").exists()
 
 
 @pytest.mark.parametrize("command", ["sweep", "reproduce"])

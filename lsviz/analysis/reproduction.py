@@ -33,49 +33,62 @@ VARIANT_LABELS: Final[dict[str, str]] = {
 """Variants in words, in the order of the table."""
 
 
-def verdict(task: str, fp32: Sequence[float | None], variant: Sequence[float | None]) -> Verdict:
+def verdict(task: str, fp32: Sequence[float | None], variant: Sequence[float | None]) -> Verdict | None:
     """Return how a variant's metrics compare with FP32's over the same seeds.
 
-    As FP32: the means differ by no more than FP32's own spread (highest minus lowest seed).
+    As FP32: the means differ by no more than the seeds do (highest minus lowest), FP32's or, where each of
+    the variant's own keeps at least SLIGHT of what FP32 gains, the variant's. Three seeds can't show less.
 
     Args:
         task: Tells which way is better and what fresh weights come to.
         fp32: A metric a seed; None where it was not finite.
         variant: Likewise.
+
+    Returns:
+        The verdict; None where FP32 itself has no number, lacks one in a seed, or gains nothing over fresh
+        weights, so that there is nothing to compare with.
     """
     spec = TASKS[task]
     sign = -1.0 if spec.lower_is_better else 1.0
     known = [m for m in fp32 if m is not None]
-    mine = [m for m in variant if m is not None]
-    if not mine or len(mine) < len(variant) or not known:
-        return "fails"
-    base, mean = sum(known) / len(known), sum(mine) / len(mine)
+    if not known or len(known) < len(fp32):
+        return None
+    base = sum(known) / len(known)
     gain = sign * (base - spec.untrained)
-    spread = max(known) - min(known) if len(known) > 1 else ONE_SEED * abs(gain)
-    ahead = sign * (mean - base)
-    if abs(ahead) <= spread:
+    if gain <= 0:
+        return None
+    mine = [m for m in variant if m is not None]
+    if not mine or len(mine) < len(variant):
+        return "fails"
+    kept = [sign * (m - spec.untrained) / gain for m in mine]
+    spread = (max(known) - min(known)) / gain if len(known) > 1 else ONE_SEED
+    if min(kept) >= SLIGHT:
+        spread = max(spread, max(kept) - min(kept))
+    mean = sum(kept) / len(kept)
+    if abs(mean - 1) <= spread:
         return "as FP32"
-    if ahead > 0:
+    if mean > 1:
         return "better"
-    kept = 1 + ahead / gain if gain > 0 else 1.0
-    return "fails" if kept < FAILS else "slightly worse" if kept >= SLIGHT else "worse"
+    return "fails" if mean < FAILS else "slightly worse" if mean >= SLIGHT else "worse"
 
 
 def verdict_frame(results: Sequence[RunResult]) -> pd.DataFrame:
-    """Return `spread_frame` with a column ``verdict`` (None for FP32 and where FP32 is missing)."""
+    """Return `spread_frame` with a column ``verdict`` (None for FP32 and where there is nothing to tell)."""
     frame = spread_frame(results)
     metrics: dict[tuple[str, str], list[float | None]] = {}
     tasks: dict[str, str] = {}
+    unknown: set[tuple[str, str]] = set()
     for result in results:
-        metrics.setdefault((result.experiment, result.variant), []).append(result.metric)
+        key = (result.experiment, result.variant)
+        metrics.setdefault(key, []).append(result.metric)
         tasks[result.experiment] = result.task
+        if result.error and result.metric is None:
+            unknown.add(key)  # what kept it from ending need not be its policy's fault
     verdicts: list[str | None] = []
     for experiment, variant in zip(frame["experiment"], frame["variant"], strict=True):
-        fp32 = metrics.get((experiment, "fp32"))
-        known = variant != "fp32" and fp32 is not None and tasks[experiment] in TASKS
-        verdicts.append(
-            verdict(tasks[experiment], fp32 or [], metrics[experiment, variant]) if known else None
-        )
+        fp32 = metrics.get((experiment, "fp32"), [])
+        known = variant != "fp32" and tasks[experiment] in TASKS and (experiment, variant) not in unknown
+        verdicts.append(verdict(tasks[experiment], fp32, metrics[experiment, variant]) if known else None)
     return frame.assign(verdict=pd.Series(verdicts, index=frame.index, dtype=object))
 
 
@@ -85,24 +98,35 @@ def headline(document: Reproduction) -> str:
     A slight difference is only counted: three seeds do not tell whether a constant S takes it away.
     """
     frame = verdict_frame(document.results)
-    unscaled = frame[frame["variant"] == "none"]
-    verdicts = dict(zip(unscaled["experiment"], unscaled["verdict"], strict=True))
-    constant = frame[frame["variant"] == "constant"]
-    rescued = set(constant.loc[constant["verdict"].isin(["as FP32", "better"]), "experiment"])
-    harmed = [name for name, word in verdicts.items() if word in ("worse", "fails")]
-    slight = sum(word == "slightly worse" for word in verdicts.values())
-    back = [name for name in harmed if name in rescued]
-    if not verdicts:
-        return "Nothing was trained yet."
-    fine = len(verdicts) - len(harmed) - slight
-    lead = f"{fine} of {len(verdicts)} experiments need no loss scaling"
+    rows = {(row["experiment"], row["variant"]): row for row in _rows(frame)}
+    words = {
+        experiment: row["verdict"]
+        for (experiment, variant), row in rows.items()
+        if variant == "none" and row["verdict"] is not None
+    }
+    if not words:
+        return "Nothing can be compared yet." if document.results else "Nothing was trained yet."
+    harmed = [name for name, word in words.items() if word in ("worse", "fails")]
+    slight = sum(word == "slightly worse" for word in words.values())
+    back = [name for name in harmed if _brought_back(rows[name, "none"], rows.get((name, "constant")))]
+    fine = len(words) - len(harmed) - slight
+    lead = "So far " if document.stopped else ""
+    lead += f"{fine} of {len(words)} experiments need no loss scaling"
     lead += f", {slight} {'is' if slight == 1 else 'are'} slightly worse without it" if slight else ""
-    if not harmed:
+    if not harmed or (len(harmed) == 1 and not back):
         return f"{lead}."
     if len(harmed) == 1:
-        return f"{lead}; a constant S brings the one that fails back to FP32." if back else f"{lead}."
-    brought = "all" if len(back) == len(harmed) else f"{len(back)}"
+        return f"{lead}; a constant S brings the one that fails back to FP32."
+    brought = "all" if len(back) == len(harmed) else "none" if not back else f"{len(back)}"
     return f"{lead}; a constant S brings {brought} of the {len(harmed)} that suffer back to FP32."
+
+
+def _brought_back(unscaled: Mapping[str, Any], constant: Mapping[str, Any] | None) -> bool:
+    """Return whether every seed at a constant S is beyond every one at S = 1, and all are as FP32."""
+    if constant is None or constant["verdict"] not in ("as FP32", "better"):
+        return False
+    apart = constant["low"] > unscaled["high"] or constant["high"] < unscaled["low"]
+    return bool(apart) or math.isnan(unscaled["mean"])
 
 
 def format_metric(mean: float, spread: float | None = None) -> str:
@@ -125,7 +149,7 @@ def paper_frame(document: Reproduction) -> pd.DataFrame:
         Columns experiment, task, metric_name, one a variant (``fp32``, ``none``, ``constant``,
         ``gradscaler``, ``fp16-weights``; an empty text where it was not trained), S (of the constant
         policy), skipped (share of steps under gradscaler), flushed (all layers) and worst (layer and
-        share) at S = 1, finding, and paper.
+        share) at S = 1 (empty where there is none), finding, and paper.
     """
     found = {(row["experiment"], row["variant"]): row for row in _rows(verdict_frame(document.results))}
     rows = []
@@ -154,28 +178,37 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    return format_metric(row["mean"], row["spread"])
+    """Return a variant's metric, and how many of its seeds it leaves out."""
+    cell = format_metric(row["mean"], row["spread"])
+    left_out = [f"{row['unfinished']} without a result"] if row["unfinished"] else []
+    left_out += [f"{row['not_finite']} not finite"] if row["not_finite"] else []
+    return f"{cell} (of {row['seeds']} seeds {', '.join(left_out)})" if left_out else cell
 
 
 def _shares(mine: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return skipped, flushed and worst in words; empty where their variant was not trained."""
     cells = {"skipped": "", "flushed": "", "worst": ""}
     if "gradscaler" in mine:
-        cells["skipped"] = format_percent(mine["gradscaler"]["skipped_share"])
+        cells["skipped"] = _percent(mine["gradscaler"]["skipped_share"])
     if "none" in mine:
         row = mine["none"]
-        cells["flushed"] = format_percent(row["flushed"])
-        cells["worst"] = f"{row['worst_layer']} {format_percent(row['worst_flushed'])}"
+        cells["flushed"] = _percent(row["flushed"])
+        if row["worst_layer"] is not None:
+            cells["worst"] = f"{row['worst_layer']} {_percent(row['worst_flushed'])}"
     return cells
+
+
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else format_percent(share)
 
 
 def _finding(mine: Mapping[str, Mapping[str, Any]]) -> str:
     """Say how S = 1 does; constant S where there was something to bring back, gradscaler where it differs."""
-    words = {variant: str(row["verdict"]) for variant, row in mine.items()}
+    words = {variant: str(row["verdict"] or "can't tell") for variant, row in mine.items()}
     told = [f"S = 1: {words['none']}"] if "none" in words else []
     if "constant" in words and words.get("none") not in ("as FP32", "better"):
         told.append(f"constant S: {words['constant']}")
-    if words.get("gradscaler") not in (None, "None", "as FP32", "better"):
+    if words.get("gradscaler") not in (None, "as FP32", "better"):
         told.append(f"gradscaler: {words['gradscaler']}")
     if "fp16-weights" in words:
         told.append(f"FP16 weights: {words['fp16-weights']}")

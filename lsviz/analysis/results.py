@@ -24,7 +24,8 @@ SPREAD_COLUMNS: Final = [
     "precision",
     "metric_name",
     "seeds",
-    "failed",
+    "unfinished",
+    "not_finite",
     "mean",
     "low",
     "high",
@@ -38,7 +39,7 @@ SPREAD_COLUMNS: Final = [
 
 
 def run_result(run: Run, experiment: str = "", variant: str = "") -> RunResult:
-    """Return what a finished run came to.
+    """Return what a finished run came to; a table that can't be read is its error.
 
     Args:
         run: The run.
@@ -53,7 +54,6 @@ def run_result(run: Run, experiment: str = "", variant: str = "") -> RunResult:
     total = total_flushed_frame(flushed, layers)
     by_layer = flushed[flushed["tensor"].isin(layers) & (flushed["kind"] == "activation_grad")]
     means = by_layer.groupby("tensor", sort=False)["flushed"].mean()
-    worst = means.idxmax() if len(means) else None
     return RunResult(
         **_known(config, experiment, variant),
         run_id=run.run_id,
@@ -63,13 +63,13 @@ def run_result(run: Run, experiment: str = "", variant: str = "") -> RunResult:
         final_loss_scale=_finite(steps["loss_scale"].iloc[-1]) if len(steps) else None,
         skipped_steps=int(steps["skipped"].sum()),
         flushed=_finite(total["flushed"].mean()) if len(total) else None,
-        worst_layer=str(worst) if worst is not None else None,
-        worst_flushed=_finite(means.max()) if len(means) else None,
+        layers={str(layer): float(share) for layer, share in means.items() if math.isfinite(share)},
         history=[
             (int(step), float(metric))
             for step, metric in zip(measured["step"], measured["metric"], strict=True)
             if math.isfinite(metric)
         ],
+        error="; ".join(run.problems) or None,
     )
 
 
@@ -82,11 +82,11 @@ def spread_frame(results: Sequence[RunResult]) -> pd.DataFrame:
     """Return one row an experiment and variant, its seeds together, in the order given.
 
     Returns:
-        Columns experiment, variant, policy, precision, metric_name, seeds (number of runs), failed (how
-        many of them did not finish or measured nothing finite), mean, low, high and spread (high - low)
-        of the metric (NaN with fewer than two seeds), skipped_steps (mean number), skipped_share (of all
-        steps), flushed and worst_flushed (means), worst_layer (of the first seed). NaN where nothing
-        was measured.
+        Columns experiment, variant, policy, precision, metric_name, seeds (number of runs), unfinished (how
+        many of them have no result), not_finite (how many ended with a metric that is no number), mean,
+        low, high and spread (high - low) of the metric (NaN with fewer than two seeds), skipped_steps
+        (mean number), skipped_share (of all steps), flushed (mean), worst_layer (whose share, averaged
+        over the seeds, is highest) and worst_flushed (that share). NaN or None where nothing was measured.
     """
     rows: dict[tuple[str, str], list[RunResult]] = {}
     for result in results:
@@ -100,6 +100,7 @@ def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
     metric = frame["metric"].astype("float64")
     whole = [r for r in group if r.error is None]
     steps = sum(r.steps for r in whole)
+    layers = pd.DataFrame([r.layers for r in whole]).mean()
     return {
         "experiment": first.experiment,
         "variant": first.variant,
@@ -107,7 +108,8 @@ def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
         "precision": first.precision,
         "metric_name": next((r.metric_name for r in group if r.metric_name), None),
         "seeds": len(group),
-        "failed": int(metric.isna().sum()),
+        "unfinished": len(group) - len(whole),
+        "not_finite": sum(r.metric is None for r in whole),
         "mean": metric.mean(),
         "low": metric.min(),
         "high": metric.max(),
@@ -115,8 +117,8 @@ def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
         "skipped_steps": sum(r.skipped_steps for r in whole) / len(whole) if whole else math.nan,
         "skipped_share": sum(r.skipped_steps for r in whole) / steps if steps else math.nan,
         "flushed": frame["flushed"].astype("float64").mean(),
-        "worst_layer": first.worst_layer,
-        "worst_flushed": frame["worst_flushed"].astype("float64").mean(),
+        "worst_layer": layers.idxmax() if len(layers) else None,
+        "worst_flushed": layers.max() if len(layers) else math.nan,
     }
 
 

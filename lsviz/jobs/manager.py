@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
-from lsviz.runs.schema import RunStatus
+from lsviz.runs.schema import RunStatus, State
 from lsviz.runs.writer import compact, create_run, write_json
 
 START_SECONDS: Final = 60.0
@@ -69,7 +69,25 @@ def live_status(run: Run) -> RunStatus:
         if never_started
         else "its process died without a word (killed, out of memory, or the machine restarted)"
     )
-    settled = fresh.model_copy(update={"state": "interrupted", "error": error, "updated": time.time()})
+    return settle_run(run, "interrupted", error)
+
+
+def settle_run(run: Run, state: State, error: str | None) -> RunStatus:
+    """Mark a run whose process is gone as ended, put its parts together and return its status.
+
+    Raises:
+        RunError: Its status can't be read.
+    """
+    settled = run.status.model_copy(
+        update={
+            "state": state,
+            "error": error,
+            "updated": time.time(),
+            "pid": None,
+            "process_start": None,
+            "host": None,
+        }
+    )
     with contextlib.suppress(OSError, Timeout), FileLock(run.path / ".settle.lock", timeout=0):
         write_json(run.path / "status.json", settled.model_dump())
         with contextlib.suppress(pa.ArrowException):  # a torn part stays; reading names it

@@ -19,14 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import IO, Final
 
 from filelock import FileLock, Timeout
 
 from lsviz.errors import UserError
-from lsviz.jobs.manager import live_status
+from lsviz.jobs.manager import live_status, settle_run
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, RunError, open_run
+from lsviz.runs.schema import State
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunFolderError, create_run
 
@@ -67,13 +68,19 @@ def default_jobs() -> int:
 
 
 def finished_runs(root: Path) -> dict[RunConfig, Run]:
-    """Return the newest finished run of every config in a folder."""
+    """Return the newest finished run of every config in a folder, without those that can't be read whole."""
     found: dict[RunConfig, Run] = {}
     for run in RunStore.at(root).list_runs():
         with contextlib.suppress(RunError):
-            if run.status.state == "finished":
-                found.setdefault(run.config, run)
+            if run.status.state == "finished" and run.config not in found and _is_whole(run):
+                found[run.config] = run
     return found
+
+
+def _is_whole(run: Run) -> bool:
+    run.steps()
+    run.recorded_steps()
+    return not run.problems
 
 
 def run_sweep(
@@ -86,8 +93,9 @@ def run_sweep(
 ) -> SweepResult:
     """Train every config that has no finished run in the folder yet.
 
-    SIGINT or SIGTERM stops it: runs under way are cancelled and what has finished stays, so that the
-    same call goes on with what is missing. A run that fails does not stop the others.
+    SIGINT, SIGTERM or SIGHUP stops it: runs under way are cancelled and what has finished stays, so that
+    the same call goes on with what is missing; so it is where this process dies, a moment later. A run
+    that fails, is cancelled or loses its folder does not stop the others.
 
     Args:
         root: Folder that holds the runs; made if missing. One sweep at a time works in it.
@@ -146,8 +154,8 @@ class _Crew:
         self._waiting: SimpleQueue[RunConfig] = SimpleQueue()
         for config in configs:
             self._waiting.put(config)
-        self._ended: SimpleQueue[tuple[RunConfig, Path, str]] = SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._ended: SimpleQueue[tuple[RunConfig, Run | None, str]] = SimpleQueue()
+        self._workers: dict[int, _Worker] = {}  # by thread
         self._stop = threading.Event()
 
     def work(self, done: dict[RunConfig, Run], observe: Observer) -> tuple[dict[RunConfig, str], bool]:
@@ -175,21 +183,20 @@ class _Crew:
         finished, still = wait(under_way, timeout=0.2, return_when=FIRST_COMPLETED)
         while True:
             try:
-                config, path, error = self._ended.get_nowait()
+                config, run, error = self._ended.get_nowait()
             except Empty:
                 break
-            if error:
+            if run is None:
                 failed[config] = error
             else:
-                done[config] = open_run(path)
-            observe(config, done.get(config), error)
+                done[config] = run
+            observe(config, run, error)
         for future in finished:
             future.result()
         return still
 
     def _serve(self) -> None:
         """One thread: take configs until none waits; a worker that dies costs its run alone."""
-        worker: _Worker | None = None
         try:
             while not self._stop.is_set():
                 try:
@@ -198,49 +205,87 @@ class _Crew:
                     return
                 self._started(config)
                 path = create_run(self._root, config)
-                if worker is not None and not worker.alive:
-                    worker.close()
-                    worker = None
-                if worker is None:
-                    worker = _Worker()
-                    self._workers.append(worker)
-                    if self._stop.is_set():
-                        worker.stop()
-                state, error = worker.execute(path)
-                if state != "finished" and not self._stop.is_set():
-                    self._ended.put((config, path, error or state))
-                elif state == "finished":
-                    self._ended.put((config, path, ""))
+                try:
+                    state, error = self._execute(path)
+                    run = open_run(path) if state == "finished" else None
+                except RunError as gone:  # its folder, or what tells of it, is not there any more
+                    run, state, error = None, "failed", str(gone)
+                if run is not None or not self._stop.is_set():
+                    self._ended.put((config, run, error or state))
         finally:
-            if worker is not None:
-                worker.close()
+            self._dismiss()
+
+    def _execute(self, path: Path) -> tuple[State, str | None]:
+        """Have a run executed and return its state and error.
+
+        A worker that was asked to stop while it had nothing to do, or just after it answered, takes the
+        next run with it unbegun: that run gets a worker of its own.
+        """
+        for _ in range(2):
+            answer = self._worker(path).execute(path)
+            if answer is not None:
+                return answer
+            self._dismiss()
+            status = live_status(open_run(path))
+            if status.state != "queued" or self._stop.is_set():
+                break
+        if status.state == "queued":
+            unbegun = "its process ended before the run began; log.txt tells why"
+            state: State = "cancelled" if self._stop.is_set() else "interrupted"
+            status = settle_run(open_run(path), state, None if self._stop.is_set() else unbegun)
+        return status.state, status.error
+
+    def _worker(self, path: Path) -> _Worker:
+        """Return this thread's worker, a new one where there is none that lives."""
+        mine = threading.get_ident()
+        worker = self._workers.get(mine)
+        if worker is not None and not worker.alive:
+            self._dismiss()
+            worker = None
+        if worker is None:
+            worker = self._workers[mine] = _Worker(path)
+            if self._stop.is_set():
+                worker.stop()
+        return worker
+
+    def _dismiss(self) -> None:
+        worker = self._workers.pop(threading.get_ident(), None)
+        if worker is not None:
+            worker.close()
 
     def _halt(self) -> None:
         self._stop.set()
-        for worker in self._workers:
+        for worker in list(self._workers.values()):
             worker.stop()
 
 
 class _Worker:
-    """A process that executes one run folder after another."""
+    """A process that executes one run folder after another.
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "lsviz.jobs.worker", "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            text=True,
-            start_new_session=True,  # Ctrl+C reaches this process alone, which then stops its workers
-        )
+    What it says before it has a run goes to the log of the first; from then on to the run's own.
+    """
+
+    def __init__(self, first: Path) -> None:
+        with contextlib.ExitStack() as stack:
+            log: IO[bytes] | int = subprocess.DEVNULL
+            with contextlib.suppress(OSError):  # a full disk, or a folder that is gone already
+                log = stack.enter_context((first / "log.txt").open("ab"))
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lsviz.jobs.worker", "-"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                text=True,
+                start_new_session=True,  # Ctrl+C reaches this process alone, which then stops its workers
+            )
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def execute(self, path: Path) -> tuple[str, str | None]:
-        """Have a run executed and return its state and error."""
+    def execute(self, path: Path) -> tuple[State, str | None] | None:
+        """Have a run executed and return its state and error; None where no answer came."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -252,9 +297,7 @@ class _Worker:
         if not answer:
             self._process.kill()  # no more can come of it, whatever it waits for
             self._process.wait()
-            status = live_status(open_run(path))
-            ended = "its process ended before the run began" if status.state == "queued" else status.error
-            return status.state, ended
+            return None
         document = json.loads(answer)
         return document["state"], document["error"]
 
@@ -274,11 +317,16 @@ class _Worker:
 
 @contextmanager
 def _calling_on_signals(halt: Callable[[], None]) -> Iterator[None]:
-    """Call on SIGINT and SIGTERM while the context lasts; outside the main thread nothing is caught."""
+    """Call on SIGINT, SIGTERM and SIGHUP while the context lasts; nothing outside the main thread.
+
+    SIGHUP stays ignored where it is, as under nohup.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: halt()) for number in numbers}
     try:
         yield

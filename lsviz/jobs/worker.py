@@ -32,13 +32,18 @@ Observer = Callable[["StepResult"], None]
 
 
 class StopFlag:
-    """Set by a signal, read between steps, so that a run stops with whole rows on the disk."""
+    """Set by a signal, read between steps, so that a run stops with whole rows on the disk.
 
-    def __init__(self) -> None:
+    Args:
+        parent: The process that the run is for, if any: the flag is also set once that one is gone.
+    """
+
+    def __init__(self, parent: int | None = None) -> None:
         self._event = threading.Event()
+        self._parent = parent
 
     def __bool__(self) -> bool:
-        return self._event.is_set()
+        return self._event.is_set() or (self._parent is not None and os.getppid() != self._parent)
 
     def set(self) -> None:
         """Ask the run to stop after the step in hand."""
@@ -46,12 +51,12 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
+def stop_on_signals(parent: int | None = None) -> Iterator[StopFlag]:
     """Turn SIGINT and SIGTERM into a flag while the context lasts; a second SIGINT interrupts at once.
 
     Outside the main thread, where Python takes no handlers, the flag just stays unset.
     """
-    flag = StopFlag()
+    flag = StopFlag(parent)
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
@@ -123,31 +128,56 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
     return "finished"
 
 
-def execute_many(folders: Iterable[str], answer: Callable[[str], None]) -> None:
-    """Execute one run folder after another until there are no more, or a signal stops it."""
+def execute_many(
+    folders: Iterable[str],
+    answer: Callable[[str], None],
+    log_to: Callable[[Path], None] = lambda path: None,
+    parent: int | None = None,
+) -> None:
+    """Execute one run folder after another until there are no more, or it is stopped.
+
+    Args:
+        folders: Each a JSON string.
+        answer: Called with a line of JSON as each ends.
+        log_to: Called with each run's folder before it.
+        parent: The process that asks; with it gone the run in hand is cancelled.
+    """
     for line in folders:
         path = Path(json.loads(line))  # whatever characters a folder has
         state, reason = "failed", None
-        with stop_on_signals() as stop:
+        with stop_on_signals(parent) as stop:
+            log_to(path)
             try:
                 state = execute_run(path, stop)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 # On a full disk there is no room for the log either; the answer must come all the same.
-                with suppress(OSError), (path / "log.txt").open("a", encoding="utf-8") as log:
-                    traceback.print_exc(file=log)
+                with suppress(OSError):
+                    traceback.print_exc()
         answer(json.dumps({"state": state, "error": reason}))
         if stop:
             return
 
 
+def _log_to(path: Path) -> None:
+    """Send what this process prints to a run's log, where there is one to be had."""
+    with suppress(OSError), (path / "log.txt").open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+
+
 def main(argv: list[str]) -> int:
     """Execute the run in the given folder, or all that stdin names; status and log tell the rest."""
     if argv[0] == "-":
+        parent = os.getppid()
         # Answers have a stream of their own, so that nothing that a library prints is taken for one.
         with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-            execute_many(iter(sys.stdin.readline, ""), lambda line: print(line, file=answers, flush=True))
+
+            def answer(line: str) -> None:
+                print(line, file=answers, flush=True)
+
+            execute_many(iter(sys.stdin.readline, ""), answer, _log_to, parent)
         return 0
     path = Path(argv[0])
     open_run(path)

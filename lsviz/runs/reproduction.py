@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from lsviz.errors import UserError
 from lsviz.runs.writer import RunFolderError, write_json
@@ -39,10 +39,23 @@ class RunResult(BaseModel):
     flushed: float | None = Field(
         default=None, description="Share flushed at all layers' outputs, mean over the recorded steps."
     )
-    worst_layer: str | None = Field(default=None, description="The layer that loses most.")
-    worst_flushed: float | None = Field(default=None, description="Its share, mean over recorded steps.")
+    layers: dict[str, float] = Field(
+        default={}, description="Layer -> share flushed at its output, mean over the recorded steps."
+    )
     history: list[tuple[int, float]] = Field(default=[], description="(step, metric) as measured.")
-    error: str | None = Field(default=None, description="Why the run did not finish.")
+    error: str | None = Field(default=None, description="Why the run did not finish or can't be read.")
+
+    @computed_field(description="The layer that loses most.")  # type: ignore[prop-decorator]
+    @property
+    def worst_layer(self) -> str | None:
+        """The layer that loses most; None where none was recorded."""
+        return max(self.layers, key=self.layers.__getitem__, default=None)
+
+    @computed_field(description="Its share.")  # type: ignore[prop-decorator]
+    @property
+    def worst_flushed(self) -> float | None:
+        """The share flushed at the layer that loses most."""
+        return max(self.layers.values(), default=None)
 
 
 class Reproduction(BaseModel):
@@ -53,6 +66,7 @@ class Reproduction(BaseModel):
     quick: bool
     seconds: float = Field(description="Wall time of the call that made it.")
     reused: int = Field(default=0, description="Runs that were there already when that call began.")
+    stopped: bool = Field(default=False, description="Whether that call was interrupted: runs are missing.")
     machine: dict[str, Any] = {}
     versions: dict[str, str] = {}
     results: list[RunResult] = []

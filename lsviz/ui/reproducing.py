@@ -96,7 +96,8 @@ def show_table(document: Reproduction) -> None:
     st.table(shown.map(lambda cell: _unbroken(plain(cell)) or "–"), border="horizontal")
     st.caption(
         "Means over the seeds ± half the distance between the highest and the lowest. As FP32: the means "
-        "differ by no more than FP32's own seeds do; fails: less than half of what FP32 gains over fresh "
+        "differ by no more than the highest and the lowest seed do, which is all that so few seeds can "
+        "show; fails: less than half of what FP32 gains over fresh "
         "weights. Flushed: share of the values at all layers' outputs that FP32 has and FP16 lost, mean "
         "over training. FP16 weights: no FP32 master copy, at the constant S. The paper's networks are far "
         "larger: arXiv 1710.03740."

@@ -92,7 +92,7 @@ def test_lower_can_be_better() -> None:
 
 def curve(*rows: tuple[str, float | None, float, int]) -> list[RunResult]:
     return [
-        result(policy, policy=policy, metric=m, flushed=f, worst_flushed=f, skipped_steps=k)
+        result(policy, policy=policy, metric=m, flushed=f, layers={"layer1": f}, skipped_steps=k)
         for policy, m, f, k in rows
     ]
 

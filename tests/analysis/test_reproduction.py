@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from lsviz.analysis.reproduction import format_metric, headline, paper_frame, verdict, verdict_frame
+from lsviz.analysis.results import failed_result
+from lsviz.runs.config import RunConfig
 from lsviz.runs.reproduction import Reproduction, load_reproduction
 from tests.analysis.test_results import result
 from tests.conftest import SAMPLES
@@ -12,7 +14,7 @@ from tests.conftest import SAMPLES
     ("task", "fp32", "variant", "expected"),
     [
         ("digits-mlp", [0.96, 0.97, 0.98], [0.95, 0.96, 0.97], "as FP32"),  # 0.01 apart, spread 0.02
-        ("digits-mlp", [0.96, 0.97, 0.98], [0.90, 0.95, 0.94], "slightly worse"),
+        ("digits-mlp", [0.96, 0.97, 0.98], [0.93, 0.94, 0.93], "slightly worse"),
         ("digits-mlp", [0.96, 0.97, 0.98], [0.70, 0.75, 0.80], "worse"),
         ("digits-mlp", [0.96, 0.97, 0.98], [0.10, 0.10, 0.10], "fails"),
         ("digits-mlp", [0.80, 0.81, 0.80], [0.90, 0.90, 0.90], "better"),
@@ -24,9 +26,19 @@ from tests.conftest import SAMPLES
         ("digits-mlp", [0.97], [0.94], "slightly worse"),
         ("digits-mlp", [0.97, 0.98], [0.97, None], "fails"),
         ("digits-mlp", [0.97, 0.98], [], "fails"),
+        # The variant's own seeds differ by more than FP32's: nothing can be told of the means...
+        ("digits-mlp", [0.97, 0.98, 0.98], [0.98, 0.94, 0.97], "as FP32"),
+        # ...but where one of them loses a lot, that is no spread.
+        ("digits-mlp", [0.97, 0.98, 0.98], [0.98, 0.60, 0.98], "worse"),
+        ("digits-mlp", [0.97, 0.98, 0.98], [0.98, 0.10, 0.10], "fails"),
+        ("digits-mlp", [0.97, None], [0.97, 0.97], None),  # nothing to compare with
+        ("digits-mlp", [], [0.97, 0.97], None),
+        ("digits-mlp", [0.05, 0.06], [0.97, 0.97], None),  # FP32 learned nothing
     ],
 )
-def test_a_verdict(task: str, fp32: list[float], variant: list[float | None], expected: str) -> None:
+def test_a_verdict(
+    task: str, fp32: list[float | None], variant: list[float | None], expected: str | None
+) -> None:
     assert verdict(task, fp32, variant) == expected
 
 
@@ -39,8 +51,7 @@ def document(*pairs: tuple[str, list[float]]) -> Reproduction:
             task="sigmoid-mlp",
             metric=m,
             flushed=0.4,
-            worst_layer="layer1",
-            worst_flushed=1.0,
+            layers={"layer2": 0.9, "layer1": 1.0},
         )
         for variant, metrics in pairs
         for seed, m in enumerate(metrics)
@@ -80,6 +91,26 @@ def test_where_nothing_is_harmed_nothing_is_brought_back() -> None:
 def test_a_slight_difference_is_counted_and_nothing_more_is_claimed() -> None:
     made = document(("fp32", [0.96, 0.97]), ("none", [0.93, 0.94]), ("constant", [0.96, 0.97]))
     assert headline(made) == "0 of 1 experiments need no loss scaling, 1 is slightly worse without it."
+
+
+def test_nothing_is_brought_back_where_the_seeds_of_both_mix() -> None:
+    made = document(("fp32", [0.7, 0.97]), ("none", [0.55, 0.56]), ("constant", [0.56, 0.97]))
+    assert verdict_frame(made.results)["verdict"].tolist() == [None, "worse", "as FP32"]
+    assert headline(made) == "0 of 1 experiments need no loss scaling."
+
+
+def test_what_did_not_end_can_not_be_told_and_is_named() -> None:
+    made = document(("fp32", [0.92, 0.94]), ("none", [0.93, 0.93]))
+    lost = failed_result(RunConfig.build(task="sigmoid-mlp", seed=2), "killed", "sigmoid-mlp", "none")
+    broken = made.model_copy(update={"results": [*made.results, lost], "stopped": True})
+    row = paper_frame(broken).iloc[0]
+    assert row["none"] == "0.930 ± 0.000 (of 3 seeds 1 without a result)"
+    assert row["finding"] == "S = 1: can't tell"
+    assert headline(broken) == "Nothing can be compared yet."
+    nan = result("none", 2, experiment="sigmoid-mlp", task="sigmoid-mlp", metric=None)
+    diverged = made.model_copy(update={"results": [*made.results, nan], "stopped": True})
+    assert paper_frame(diverged).iloc[0]["none"] == "0.930 ± 0.000 (of 3 seeds 1 not finite)"
+    assert headline(diverged) == "So far 0 of 1 experiments need no loss scaling."
 
 
 def test_a_metric_is_written_with_its_spread() -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lsviz.analysis.results import failed_result, run_result, spread_frame
 from lsviz.runs.config import RunConfig
-from lsviz.runs.reader import Run
+from lsviz.runs.reader import Run, open_run
 from lsviz.runs.reproduction import RunResult
 
 
@@ -56,7 +58,7 @@ def test_mean_and_spread_over_the_seeds() -> None:
     frame = spread_frame([*rows, result("fp32", metric=0.8)])
     assert frame["variant"].tolist() == ["none", "fp32"]
     first = frame.iloc[0]
-    assert (first["seeds"], first["failed"]) == (3, 0)
+    assert (first["seeds"], first["unfinished"], first["not_finite"]) == (3, 0, 0)
     np.testing.assert_allclose(
         [first["mean"], first["low"], first["high"], first["spread"]], [0.7, 0.5, 0.9, 0.4]
     )
@@ -70,12 +72,40 @@ def test_what_did_not_finish_counts_as_failed_and_into_nothing_else() -> None:
     config = RunConfig.build(task="digits-mlp", seed=1, steps=100)
     frame = spread_frame([result(metric=0.6, skipped_steps=4), failed_result(config, "boom", "e", "none")])
     row = frame.iloc[0]
-    assert (row["seeds"], row["failed"], row["mean"], row["skipped_steps"]) == (2, 1, 0.6, 4)
+    assert (row["seeds"], row["unfinished"], row["mean"], row["skipped_steps"]) == (2, 1, 0.6, 4)
     assert math.isnan(row["spread"])  # of one seed there is none
     only = spread_frame([failed_result(config, "boom")]).iloc[0]
     assert math.isnan(only["mean"])
     assert math.isnan(only["skipped_share"])
     assert (only["experiment"], only["variant"]) == ("digits-mlp", "no scaling")
+
+
+def test_a_metric_that_is_no_number_is_told_from_a_run_without_end() -> None:
+    row = spread_frame([result(metric=0.6), result(seed=1, metric=None)]).iloc[0]
+    assert (row["seeds"], row["unfinished"], row["not_finite"]) == (2, 0, 1)
+
+
+def test_the_worst_layer_is_the_worst_on_average() -> None:
+    rows = [
+        result(seed=0, metric=0.5, layers={"first": 0.9, "last": 0.6}),
+        result(seed=1, metric=0.5, layers={"first": 0.1, "last": 0.6}),
+    ]
+    assert (rows[0].worst_layer, rows[0].worst_flushed) == ("first", 0.9)
+    row = spread_frame(rows).iloc[0]
+    assert (row["worst_layer"], row["worst_flushed"]) == ("last", 0.6)
+    assert spread_frame([result(metric=0.5)]).iloc[0]["worst_layer"] is None
+
+
+def test_a_run_with_a_table_that_can_not_be_read_is_no_whole_result(
+    unscaled_run: Run, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(unscaled_run.path, tmp_path / unscaled_run.run_id)
+    (copy / "exponents.parquet").write_bytes(b"PAR1 and no more")
+    found = run_result(open_run(copy))
+    assert found.error is not None
+    assert "exponents.parquet can't be read" in found.error
+    assert found.metric == run_result(unscaled_run).metric
+    assert spread_frame([found]).iloc[0]["unfinished"] == 1
 
 
 def test_no_results_make_an_empty_frame() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from lsviz.jobs.manager import cancel_run
 from lsviz.jobs.sweep import LOCK, SweepError, finished_runs, run_sweep
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
-from lsviz.runs.writer import RunFolderError
+from lsviz.runs.writer import RunFolderError, create_run
 from tests.conftest import REPOSITORY, clean_environment, train_run
 
 LONG = 200_000
@@ -98,7 +100,7 @@ def test_a_worker_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
     assert list(done.runs) == [config(1)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.jobs.test_sweep import *;"
@@ -127,15 +129,24 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     before = finished_runs(tmp_path)[config(0)].run_id
     cancelled = next(r for r in RunStore.at(tmp_path).list_runs() if r.status.state == "cancelled").config
     assert cancelled not in finished_runs(tmp_path)
-    rest = run_sweep(tmp_path, [config(0), config(2)], jobs=1)
+    began: list[RunConfig] = []
+
+    def begin(config: RunConfig) -> None:
+        began.append(config)
+        if config == cancelled:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    rest = run_sweep(tmp_path, [config(0), config(2), cancelled], jobs=1, started=begin)
+    assert began == [config(2), cancelled]  # a cancelled run is trained again
+    assert rest.stopped
     assert rest.reused == 1
     assert rest.runs[config(0)].run_id == before
 
 
-def test_workers_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
+def test_workers_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from tests.jobs.test_sweep import *;"
-        f"run_sweep(Path({str(tmp_path)!r}), [config(0, steps=3000), config(1, steps=3000)], jobs=1)"
+        f"run_sweep(Path({str(tmp_path)!r}), [config(0, steps=LONG), config(1)], jobs=1)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=clean_environment())
     wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
@@ -146,7 +157,70 @@ def test_workers_end_when_the_sweep_is_killed(tmp_path: Path) -> None:
     assert gone
     assert not alive
     states = [run.status.state for run in RunStore.at(tmp_path).list_runs()]
-    assert states == ["finished"]  # the run in hand; the next one never began
+    assert states == ["cancelled"]  # the run in hand; the next one never began
+    assert RunStore.at(tmp_path).list_runs()[0].status.step < LONG
+
+
+def test_a_run_that_a_person_cancels_costs_itself_alone(tmp_path: Path) -> None:
+    long = config(0, steps=LONG)
+
+    def cancel() -> None:
+        wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
+        assert cancel_run(RunStore.at(tmp_path).list_runs()[0])
+
+    canceller = threading.Thread(target=cancel)
+    canceller.start()
+    done = run_sweep(tmp_path, [long, config(1), config(2)], jobs=1)
+    canceller.join()
+    assert done.failed == {long: "cancelled"}
+    assert list(done.runs) == [config(1), config(2)]
+
+
+def test_a_run_whose_folder_goes_costs_itself_alone(tmp_path: Path) -> None:
+    long = config(0, steps=LONG)
+
+    def remove() -> None:
+        wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
+        shutil.rmtree(RunStore.at(tmp_path).list_runs()[0].path, ignore_errors=True)
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    done = run_sweep(tmp_path, [long, config(1)], jobs=1)
+    remover.join()
+    assert list(done.failed) == [long]
+    assert list(done.runs) == [config(1)]
+
+
+def test_a_worker_that_can_not_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken" / "pyarrow").mkdir(parents=True)
+    (tmp_path / "broken" / "pyarrow" / "__init__.py").write_text("raise ImportError('no such luck')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    done = run_sweep(tmp_path / "runs", [config(0)], jobs=1)
+    assert "ended before the run began" in done.failed[config(0)]
+    (run,) = RunStore.at(tmp_path / "runs").list_runs()
+    assert run.status.state == "interrupted"
+    assert "no such luck" in run.log_tail()
+
+
+def test_a_folder_that_can_not_be_written_any_more_ends_the_sweep(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+
+    def replace(config: RunConfig, run: Run | None, error: str) -> None:
+        if root.is_dir():
+            shutil.rmtree(root)
+        root.write_text("a file in its place")
+
+    with pytest.raises(RunFolderError, match="can't write runs"):
+        run_sweep(root, [config(seed) for seed in range(20)], jobs=1, observe=replace)
+
+
+def test_a_run_that_can_not_be_read_is_trained_again(tmp_path: Path) -> None:
+    first = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1).runs[config(0, record_every=2)]
+    whole = (first.path / "exponents.parquet").read_bytes()
+    (first.path / "exponents.parquet").write_bytes(whole[: len(whole) // 2])
+    again = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1)
+    assert again.reused == 0
+    assert again.runs[config(0, record_every=2)].run_id != first.run_id
 
 
 def test_an_error_of_its_own_ends_the_sweep_at_once(tmp_path: Path) -> None:
@@ -181,7 +255,10 @@ def test_what_can_not_be_is_refused(tmp_path: Path) -> None:
         run_sweep(tmp_path / "file", [config()])
 
 
-def test_only_finished_runs_count(tmp_path: Path, unscaled_run: Run) -> None:
+def test_only_finished_runs_count(tmp_path: Path) -> None:
     assert finished_runs(tmp_path / "nothing") == {}
-    found = finished_runs(unscaled_run.path.parent)
-    assert {config: run.run_id for config, run in found.items()} == {unscaled_run.config: unscaled_run.run_id}
+    finished = train_run(tmp_path, **config(0).model_dump())
+    create_run(tmp_path, config(0))  # newer, and not begun
+    create_run(tmp_path, config(1))
+    found = finished_runs(tmp_path)
+    assert {config: run.run_id for config, run in found.items()} == {config(0): finished.run_id}

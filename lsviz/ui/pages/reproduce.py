@@ -18,7 +18,7 @@ from lsviz.ui.text import plain
 document = load_results()
 if document is None:
     st.header("No results yet")
-    st.write("The paper's findings in small: about half an hour on two cores, or five minutes with --quick.")
+    st.write("The paper's findings in small: 25 minutes on two cores, or 3 with --quick.")
     st.code(COMMAND, language="sh")
     st.stop()
 
