@@ -1,10 +1,22 @@
-"""Counting the exponents of a tensor's values where they lie, by their bits."""
+"""Counting the exponents of a tensor's values where they lie, by their bits.
+
+On the CPU compiled loops count (`lsviz.training.kernels`); on a GPU, or where numba is missing, torch
+operations do, which never wait for the device: a `Tally` stays where its tensor was until
+`histograms` fetches all of them at once.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,10 +31,14 @@ from lsviz.exponents import (
 
 _BIAS: Final = 127
 _MANTISSA_BITS: Final = 23
-_MANTISSA_MASK: Final = (1 << _MANTISSA_BITS) - 1
+_MAGNITUDE: Final = 0x7FFFFFFF
+_INF: Final = 0x7F800000
 _FIELDS: Final = 256
 _NO_EXPONENT: Final = _FIELDS - 1
 """The exponent field of Inf and NaN."""
+_CLASSES: Final = 8
+_ONE: Final = _CLASSES - 1
+"""The class of a mantissa of 0; class i before it: i of the limits are reached."""
 
 _PAST_MANTISSA: Final = {
     # First mantissa past the rounding point: the point itself, or the one after it where the tie
@@ -30,9 +46,39 @@ _PAST_MANTISSA: Final = {
     fmt.name: int((overflow_significand(fmt) - 1) * 2**_MANTISSA_BITS) + (not fmt.overflows_at_limit)
     for fmt in ROUNDING_FORMATS
 }
+_LIMITS: Final[npt.NDArray[np.uint32]] = np.array(sorted(_PAST_MANTISSA.values()), np.uint32)
+_CLASS_OF_FORMAT: Final = {
+    name: int(np.searchsorted(_LIMITS, first)) + 1 for name, first in _PAST_MANTISSA.items()
+}
 
 # FP32's exponent fields 1..254 stand for -126..127; field 0 holds zero and FP32's own subnormals.
 _BIN_OF_FIELD: Final = np.clip(np.arange(_FIELDS) - _BIAS, MIN_EXPONENT, MAX_EXPONENT) - MIN_EXPONENT
+_FIRST_FIELD_OF_BIN: Final = np.searchsorted(_BIN_OF_FIELD[:_NO_EXPONENT], np.arange(BINS))
+
+_SHARED_FROM: Final = 1 << 19
+"""Fewer values are counted sooner than a second thread has begun."""
+_MOST: Final = 1 << 31
+"""Values that one table of 32-bit counts takes."""
+_DEVICE_CHUNK: Final = 1 << 24
+"""Values that torch operations take at a time: each needs some 30 bytes for as long."""
+_GPU_LANES: Final = 64
+"""Tables on a GPU: atomic additions to one bin would wait for each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was counted of one tensor, where the tensor was.
+
+    Attributes:
+        table: int64, by exponent field, shape (256,), row 0 holding zeros alone; or, with what a
+            reference holds, by exponent field and class of mantissa, shape (256, 8).
+        largest: FP32 bits of the largest finite magnitude.
+        inf: How many infinities there are; they share their rows of a table of 256 with NaN.
+    """
+
+    table: npt.NDArray[np.int64] | Tensor
+    largest: int | Tensor
+    inf: int | Tensor
 
 
 def count_exponents(values: Tensor, *, rounding: bool = False) -> ExponentHistogram:
@@ -47,49 +93,184 @@ def count_exponents(values: Tensor, *, rounding: bool = False) -> ExponentHistog
     Raises:
         TypeError: The tensor is not floating.
     """
+    return histograms([tally(values, rounding=rounding)])[0]
+
+
+def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram:
+    """Count a tensor as `count_exponents` does, without waiting for its device.
+
+    FP64 alone is waited for, and comes as the histogram itself.
+    """
     if not values.dtype.is_floating_point:
         raise TypeError(f"exponents are counted of floating tensors, got {values.dtype}")
     values = values.detach()
-    if values.numel() == 0:
-        return ExponentHistogram.empty()
     if values.dtype == torch.float64:
         return ExponentHistogram.of(values.cpu().numpy())
-    bits = values.to(torch.float32).contiguous().view(torch.int32).flatten() & 0x7FFFFFFF
-    fields = bits >> _MANTISSA_BITS
-    by_field = _count(fields)
-    zero = int((bits == 0).sum()) if by_field[0] else 0
-    inf = int((bits == _NO_EXPONENT << _MANTISSA_BITS).sum()) if by_field[_NO_EXPONENT] else 0
-    nan = int(by_field[_NO_EXPONENT]) - inf
-    largest = bits
-    if inf or nan:
-        largest = torch.where(fields == _NO_EXPONENT, torch.zeros_like(bits), bits)
-    amax = float(largest.max().view(torch.float32))
+    kernels = compiled_kernels() if values.device.type == "cpu" else None
+    if kernels is None:
+        return tally_by_torch(values, rounding=rounding)
+    return _tally_compiled(kernels, values, rounding)
+
+
+def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHistogram]:
+    """Return what was tallied, in the same order, fetched from its device in one go."""
+    waiting = [t for t in tallies if isinstance(t, Tally) and isinstance(t.table, Tensor)]
+    fetched = iter(_fetched(waiting))
+    done: list[ExponentHistogram] = []
+    for item in tallies:
+        if isinstance(item, ExponentHistogram):
+            done.append(item)
+        else:
+            done.append(_histogram(next(fetched) if isinstance(item.table, Tensor) else item))
+    return done
+
+
+@cache
+def compiled_kernels() -> ModuleType | None:
+    """Return `lsviz.training.kernels`; None without numba, or where LSVIZ_KERNEL is ``torch``."""
+    if os.environ.get("LSVIZ_KERNEL") == "torch":
+        return None
+    try:
+        from lsviz.training import kernels
+    except (ImportError, RuntimeError):  # no numba, or no folder that compiled code can be kept in
+        return None
+    return kernels
+
+
+def kernel_description() -> str:
+    """Return in one sentence what counts on the CPU, for ``lsviz doctor``."""
+    if compiled_kernels() is not None:
+        import numba
+
+        return f"compiled by numba {numba.__version__}"
+    if os.environ.get("LSVIZ_KERNEL") == "torch":
+        return "torch operations (LSVIZ_KERNEL=torch)"
+    return "torch operations, about 10 times slower: numba is missing (pip install numba)"
+
+
+def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
+    """Count with torch operations alone, on the tensor's device and without waiting for it.
+
+    Args:
+        values: FP32, FP16 or BF16.
+        rounding: As in `count_exponents`.
+    """
+    device = values.device
+    lanes = _GPU_LANES if device.type != "cpu" else 1
+    rows = _FIELDS * _CLASSES if rounding else _FIELDS
+    table = torch.zeros(lanes * rows, dtype=torch.int64, device=device)
+    largest = torch.zeros((), dtype=torch.int32, device=device)
+    inf = torch.zeros((), dtype=torch.int64, device=device)
+    flat = values.reshape(-1)
+    one = torch.ones((), dtype=torch.int64, device=device)
+    for part in torch.split(flat, _DEVICE_CHUNK) if flat.numel() else ():
+        bits = part.to(torch.float32).view(torch.int32) & _MAGNITUDE
+        largest = torch.maximum(largest, torch.where(bits < _INF, bits, 0).max())
+        inf += (bits == _INF).sum()
+        row = (_class_rows(bits) if rounding else _field_rows(bits)).long()
+        if lanes > 1:
+            row += torch.arange(len(row), device=device).remainder_(lanes).mul_(rows)
+        table.scatter_add_(0, row, one.expand_as(row))
+    table = table.view(lanes, rows).sum(0)
+    return Tally(table.view(_FIELDS, _CLASSES) if rounding else table, largest, inf)
+
+
+def _field_rows(bits: Tensor) -> Tensor:
+    return torch.maximum(bits >> _MANTISSA_BITS, bits.clamp(max=1))
+
+
+def _class_rows(bits: Tensor) -> Tensor:
+    mantissas = bits & ((1 << _MANTISSA_BITS) - 1)
+    classes = torch.zeros_like(bits)
+    for limit in _LIMITS.tolist():
+        classes += mantissas >= limit
+    return (bits >> _MANTISSA_BITS) * _CLASSES + torch.where(mantissas == 0, _ONE, classes)
+
+
+def _tally_compiled(kernels: Any, values: Tensor, rounding: bool) -> Tally:
+    half = values.dtype != torch.float32
+    form = {torch.float32: kernels.FP32, torch.float16: kernels.FP16, torch.bfloat16: kernels.BF16}
+    kind = form[values.dtype]
+    flat = values.contiguous().view(torch.int16 if half else torch.int32).view(-1).numpy()
+    bits = flat.view(np.uint16 if half else np.uint32)
+    shape = (kernels.CLASS_LANES, _FIELDS * _CLASSES) if rounding else (kernels.LANES, _FIELDS)
+
+    def count(part: npt.NDArray[Any], table: npt.NDArray[np.uint32]) -> int:
+        if rounding:
+            return int(kernels.count_classes(part, kind, _LIMITS, table))
+        return int(kernels.count_fields(part, kind, table))
+
+    if bits.size < _SHARED_FROM:
+        single = np.zeros(shape, np.uint32)
+        largest = count(bits, single)
+        table = single.sum(axis=0, dtype=np.int64)
+    else:
+        parts = np.array_split(bits, max(torch.get_num_threads(), -(-bits.size // _MOST)))
+        tables = np.zeros((len(parts), *shape), np.uint32)
+        others = [_threads().submit(count, *pair) for pair in zip(parts[1:], tables[1:], strict=True)]
+        largest = max(count(parts[0], tables[0]), *(other.result() for other in others), 0)
+        table = tables.sum(axis=(0, 1), dtype=np.int64)
+    if rounding:
+        table = table.reshape(_FIELDS, _CLASSES)
+        return Tally(table, largest, int(table[_NO_EXPONENT, _ONE]))
+    inf = int(torch.isinf(values).sum()) if table[_NO_EXPONENT] else 0
+    return Tally(table, largest, inf)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lsviz-count")
+
+
+# A forked process, such as a data loader's worker, has none of the threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
+def _fetched(waiting: Sequence[Tally]) -> list[Tally]:
+    """Copy tallies to the host, all in one transfer."""
+    parts = []
+    for one in waiting:
+        for number in (one.table, one.largest, one.inf):
+            assert isinstance(number, Tensor)
+            parts.append(number.flatten().to(torch.int64))
+    if not parts:
+        return []
+    numbers = torch.cat([part.to(parts[0].device) for part in parts]).cpu().numpy()
+    pieces = iter(np.split(numbers, np.cumsum([len(part) for part in parts])[:-1]))
+    return [
+        Tally(next(pieces).reshape(tuple(one.table.shape)), int(next(pieces)[0]), int(next(pieces)[0]))
+        for one in waiting
+    ]
+
+
+def _histogram(counted: Tally) -> ExponentHistogram:
+    table, inf = np.asarray(counted.table), int(counted.inf)
+    amax = float(np.uint32(counted.largest).view(np.float32))
+    if table.ndim == 1:
+        counts = _binned(table)
+        counts[0] -= table[0]
+        nan = int(table[_NO_EXPONENT]) - inf
+        return ExponentHistogram(counts, zero=int(table[0]), inf=inf, nan=nan, amax=amax)
+    by_field = table.sum(axis=1)
+    zero = int(table[0, _ONE])
     counts = _binned(by_field)
     counts[0] -= zero
-    if not rounding:
-        return ExponentHistogram(counts, zero=zero, inf=inf, nan=nan, amax=amax)
-
-    mantissas = bits & _MANTISSA_MASK
-    # An FP32 subnormal has no hidden one: its mantissa says nothing about its significand.
-    normal = fields > 0
-    ones = _binned(_count(fields[(mantissas == 0) & normal]))
-    past = {
-        name: _binned(_count(fields[(mantissas >= first) & normal])) for name, first in _PAST_MANTISSA.items()
-    }
-    return ExponentHistogram(counts, zero=zero, inf=inf, nan=nan, amax=amax, ones=ones, past=past)
-
-
-def _count(fields: Tensor) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]] = (
-        torch.bincount(fields, minlength=_FIELDS).cpu().numpy()
+    normal = table.copy()
+    normal[0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
+    past = {name: _binned(normal[:, first:_ONE].sum(axis=1)) for name, first in _CLASS_OF_FORMAT.items()}
+    return ExponentHistogram(
+        counts,
+        zero=zero,
+        inf=inf,
+        nan=int(by_field[_NO_EXPONENT]) - inf,
+        amax=amax,
+        ones=_binned(normal[:, _ONE]),
+        past=past,
     )
-    return counts
 
 
-def _binned(
-    by_field: np.ndarray[tuple[int], np.dtype[np.int64]],
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _binned(by_field: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Add up the counts of exponent fields into the histogram's bins, Inf and NaN left out."""
-    counts = np.zeros(BINS, dtype=np.int64)
-    np.add.at(counts, _BIN_OF_FIELD[:_NO_EXPONENT], by_field[:_NO_EXPONENT])
+    counts: npt.NDArray[np.int64] = np.add.reduceat(by_field[:_NO_EXPONENT], _FIRST_FIELD_OF_BIN)
     return counts

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -9,7 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lsviz.exponents import ExponentHistogram
-from lsviz.training.counting import count_exponents
+from lsviz.training.counting import compiled_kernels, count_exponents, histograms, tally, tally_by_torch
+
+FORMATS = [torch.float32, torch.float16, torch.bfloat16]
 
 HALF_PATTERNS = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
 
@@ -32,12 +39,23 @@ def assert_counts(histogram: ExponentHistogram, values: torch.Tensor) -> None:
     assert histogram.numel == values.numel()
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Counting by compiled loops, and by torch operations as on a GPU or without numba."""
+    assert compiled_kernels() is not None
+    if request.param == "torch":
+        monkeypatch.setattr("lsviz.training.counting.compiled_kernels", lambda: None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_all_65536_half_patterns(dtype: torch.dtype) -> None:
     values = HALF_PATTERNS.view(dtype)
     assert_counts(count_exponents(values), values)
 
 
+@pytest.mark.usefixtures("way")
 def test_fp32_at_its_own_ends() -> None:
     values = torch.tensor(
         [0.0, -0.0, 1e-45, -1e-40, 2.0**-126, 3.4e38, torch.inf, -torch.inf, torch.nan, 1.0]
@@ -61,6 +79,7 @@ def test_rounding_counts_are_those_of_the_plain_way(values: npt.NDArray[np.float
         assert np.array_equal(counts[1:], plain.past[name][1:])
 
 
+@pytest.mark.usefixtures("way")
 def test_shapes_strides_and_emptiness() -> None:
     values = torch.randn(6, 10, 3)
     for view in (values.mT, values[::2, 1:], values[0, 0, 0], values.expand(2, 6, 10, 3)):
@@ -68,11 +87,103 @@ def test_shapes_strides_and_emptiness() -> None:
     assert count_exponents(torch.empty(0, 3)).numel == 0
 
 
+@pytest.mark.usefixtures("way")
 def test_values_are_left_alone() -> None:
     values = torch.randn(100, requires_grad=True)
     before = values.detach().clone()
     count_exponents(values, rounding=True)
     assert torch.equal(values.detach(), before)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("rounding", [False, True])
+def test_both_ways_count_the_same(dtype: torch.dtype, rounding: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.randint(-(2**31), 2**31, (300_001,), generator=generator).to(torch.int32)
+    values = patterns.view(torch.float32) if dtype == torch.float32 else HALF_PATTERNS.view(dtype)
+    (by_torch,) = histograms([tally_by_torch(values, rounding=rounding)])
+    assert count_exponents(values, rounding=rounding) == by_torch
+    assert by_torch.exact == rounding
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("rounding", [False, True])
+def test_large_tensors_are_shared_between_threads(dtype: torch.dtype, rounding: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(1_200_007, generator=generator).mul(1e-3).to(dtype)
+    values[::11] = 0.0
+    values[5], values[-1], values[600_000] = torch.inf, torch.nan, -torch.inf
+    threads = torch.get_num_threads()
+    try:
+        counted = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            counted.append(count_exponents(values, rounding=rounding))
+    finally:
+        torch.set_num_threads(threads)
+    assert_counts(counted[0], values)
+    assert counted[0] == counted[1] == counted[2]
+
+
+def test_a_forked_process_counts_large_tensors_too() -> None:
+    values = torch.randn(600_000)
+    expected = count_exponents(values)
+    # Without an exec, as data loaders fork: the parent's threads are not there any more.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(2)
+        os.write(writer, b"same" if count_exponents(values) == expected else b"else")
+        os._exit(0)
+    os.close(writer)
+    assert os.read(reader, 4) == b"same"
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_tallies_are_fetched_together_and_in_order() -> None:
+    single, half, double = torch.randn(50), torch.randn(60).half(), torch.randn(70).double()
+    tallies = [
+        tally_by_torch(single),
+        tally(half),
+        tally(double),
+        tally_by_torch(half, rounding=True),
+    ]
+    found = histograms(tallies)
+    assert [h.numel for h in found] == [50, 60, 70, 60]
+    assert [h.exact for h in found] == [False, False, True, True]
+    assert found[0] == count_exponents(single)
+    assert histograms([]) == []
+
+
+def test_without_numba_the_other_way_counts_and_the_doctor_says_so() -> None:
+    code = (
+        "import sys; sys.modules['numba'] = None; import torch; "
+        "from lsviz.training.counting import count_exponents, kernel_description; "
+        "assert count_exponents(torch.ones(3)).numel == 3; print(kernel_description())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "numba is missing (pip install numba)" in done.stdout
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    code = (
+        "import torch; from lsviz.training import kernels; "
+        "from lsviz.training.counting import count_exponents; "
+        "count_exponents(torch.ones(3)); "
+        "print(sum(kernels.count_fields.stats.cache_misses.values()))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def compiled() -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert compiled() == 1
+    assert compiled() == 0
 
 
 def test_integers_are_refused() -> None:
@@ -83,5 +194,21 @@ def test_integers_are_refused() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_counts_the_same() -> None:
-    values = HALF_PATTERNS.view(torch.float16)
-    assert count_exponents(values.cuda(), rounding=True) == count_exponents(values, rounding=True)
+    values = torch.cat([HALF_PATTERNS.view(torch.float16), torch.randn(20_000_000).half()])
+    for rounding in (False, True):
+        counted = count_exponents(values.cuda(), rounding=rounding)
+        assert counted == count_exponents(values, rounding=rounding)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_counting_does_not_wait_for_the_gpu() -> None:
+    values = torch.randn(1_000_000, device="cuda").half()
+    tally(values)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        tallies = [tally(values), tally(values, rounding=True)]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert histograms(tallies)[0].numel == 1_000_000
