@@ -87,7 +87,7 @@ def show_table(document: Reproduction) -> None:
             "Constant S": constant.map(_with_power),
             "Gradscaler": frame["gradscaler"],
             "FP16 weights": frame["fp16-weights"],
-            "Flushed at S = 1, most in": frame["flushed"] + ", " + frame["worst"],
+            "Flushed at S = 1, most in": (frame["flushed"] + ", " + frame["worst"]).str.strip(", "),
             "Finding": frame["finding"].map(_wrapped),
             "The paper's": frame["paper"].map(_wrapped),
         }
@@ -117,7 +117,9 @@ def _wrapped(text: str) -> str:
 
 def _unbroken(text: str) -> str:
     """Keep a number and its spread together."""
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%").replace("S = ", "S\u00a0=\u00a0")
+    for broken in (" ± ", " %", "S = ", "< 0", "> 9"):
+        text = text.replace(broken, broken.replace(" ", "\u00a0"))
+    return text
 
 
 def show_metrics(document: Reproduction) -> None:
