@@ -37,10 +37,11 @@ def overflow_significand(fmt: FloatFormat) -> float:
 
 
 def _frozen(values: npt.ArrayLike) -> Counts:
-    counts = np.array(values, dtype=np.int64)
+    given = np.asarray(values)
+    counts = given.astype(np.int64)  # a copy of its own
     if counts.shape != (BINS,):
         raise ValueError(f"a histogram has {BINS} bins, got shape {counts.shape}")
-    if (counts < 0).any():
+    if given.dtype.kind != "u" and (counts < 0).any():
         raise ValueError("a count can't be negative")
     counts.setflags(write=False)
     return counts

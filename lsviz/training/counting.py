@@ -70,13 +70,14 @@ class Tally:
     """What was counted of one tensor, where the tensor was.
 
     Attributes:
-        table: int64, by exponent field, shape (256,), row 0 holding zeros alone; or, with what a
-            reference holds, by exponent field and class of mantissa, shape (256, 8).
+        table: Counts by exponent field in any number of tables to be added up, shape (tables, 256), row 0
+            holding zeros alone; or, with what a reference holds, by exponent field and class of mantissa,
+            shape (tables, 2048).
         largest: FP32 bits of the largest finite magnitude.
         inf: How many infinities there are; they share their rows of a table of 256 with NaN.
     """
 
-    table: npt.NDArray[np.int64] | Tensor
+    table: npt.NDArray[Any] | Tensor
     largest: int | Tensor
     inf: int | Tensor
 
@@ -114,15 +115,15 @@ def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogra
 
 def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHistogram]:
     """Return what was tallied, in the same order, fetched from its device in one go."""
-    waiting = [t for t in tallies if isinstance(t, Tally) and isinstance(t.table, Tensor)]
-    fetched = iter(_fetched(waiting))
-    done: list[ExponentHistogram] = []
-    for item in tallies:
-        if isinstance(item, ExponentHistogram):
-            done.append(item)
-        else:
-            done.append(_histogram(next(fetched) if isinstance(item.table, Tensor) else item))
-    return done
+    found: dict[int, ExponentHistogram] = {
+        i: item for i, item in enumerate(tallies) if isinstance(item, ExponentHistogram)
+    }
+    counted = {i: item for i, item in enumerate(tallies) if isinstance(item, Tally)}
+    here = dict(zip(counted, _fetched(list(counted.values())), strict=True))
+    for rows in {item.table.shape[1] for item in here.values()}:
+        alike = {i: item for i, item in here.items() if item.table.shape[1] == rows}
+        found.update(zip(alike, _histograms(list(alike.values())), strict=True))
+    return [found[i] for i in range(len(tallies))]
 
 
 @cache
@@ -171,8 +172,7 @@ def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
         if lanes > 1:
             row += torch.arange(len(row), device=device).remainder_(lanes).mul_(rows)
         table.scatter_add_(0, row, one.expand_as(row))
-    table = table.view(lanes, rows).sum(0)
-    return Tally(table.view(_FIELDS, _CLASSES) if rounding else table, largest, inf)
+    return Tally(table.view(lanes, rows).sum(0, keepdim=True), largest, inf)
 
 
 def _field_rows(bits: Tensor) -> Tensor:
@@ -188,33 +188,33 @@ def _class_rows(bits: Tensor) -> Tensor:
 
 
 def _tally_compiled(kernels: Any, values: Tensor, rounding: bool) -> Tally:
-    half = values.dtype != torch.float32
-    form = {torch.float32: kernels.FP32, torch.float16: kernels.FP16, torch.bfloat16: kernels.BF16}
-    kind = form[values.dtype]
-    flat = values.contiguous().view(torch.int16 if half else torch.int32).view(-1).numpy()
-    bits = flat.view(np.uint16 if half else np.uint32)
+    if values.dtype == torch.float32:
+        form, bits = kernels.FP32, values.contiguous().numpy().reshape(-1).view(np.uint32)
+    elif values.dtype == torch.float16:
+        form, bits = kernels.FP16, values.contiguous().numpy().reshape(-1).view(np.uint16)
+    else:
+        bits = values.contiguous().view(torch.int16).numpy().reshape(-1).view(np.uint16)
+        form = kernels.BF16
     shape = (kernels.CLASS_LANES, _FIELDS * _CLASSES) if rounding else (kernels.LANES, _FIELDS)
 
     def count(part: npt.NDArray[Any], table: npt.NDArray[np.uint32]) -> int:
         if rounding:
-            return int(kernels.count_classes(part, kind, _LIMITS, table))
-        return int(kernels.count_fields(part, kind, table))
+            return int(kernels.count_classes(part, form, _LIMITS, table))
+        return int(kernels.count_fields(part, form, table))
 
     if bits.size < _SHARED_FROM:
-        single = np.zeros(shape, np.uint32)
-        largest = count(bits, single)
-        table = single.sum(axis=0, dtype=np.int64)
+        tables = np.zeros(shape, np.uint32)
+        largest = count(bits, tables)
+        tables = tables[:1]
     else:
         parts = np.array_split(bits, max(torch.get_num_threads(), -(-bits.size // _MOST)))
-        tables = np.zeros((len(parts), *shape), np.uint32)
-        others = [_threads().submit(count, *pair) for pair in zip(parts[1:], tables[1:], strict=True)]
-        largest = max(count(parts[0], tables[0]), *(other.result() for other in others), 0)
-        table = tables.sum(axis=(0, 1), dtype=np.int64)
-    if rounding:
-        table = table.reshape(_FIELDS, _CLASSES)
-        return Tally(table, largest, int(table[_NO_EXPONENT, _ONE]))
-    inf = int(torch.isinf(values).sum()) if table[_NO_EXPONENT] else 0
-    return Tally(table, largest, inf)
+        lanes = np.zeros((len(parts), *shape), np.uint32)
+        others = [_threads().submit(count, *pair) for pair in zip(parts[1:], lanes[1:], strict=True)]
+        largest = max(count(parts[0], lanes[0]), *(other.result() for other in others), 0)
+        tables = lanes[:, 0].copy()
+    special = _NO_EXPONENT * _CLASSES if rounding else _NO_EXPONENT
+    inf = int(torch.isinf(values).sum()) if tables[:, special:].any() else 0
+    return Tally(tables, largest, inf)
 
 
 @cache
@@ -227,50 +227,64 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
-def _fetched(waiting: Sequence[Tally]) -> list[Tally]:
-    """Copy tallies to the host, all in one transfer."""
+def _fetched(tallies: Sequence[Tally]) -> list[Tally]:
+    """Return tallies on the host, those from devices fetched in one transfer."""
     parts = []
-    for one in waiting:
-        for number in (one.table, one.largest, one.inf):
-            assert isinstance(number, Tensor)
-            parts.append(number.flatten().to(torch.int64))
+    for one in tallies:
+        if isinstance(one.table, Tensor):
+            for number in (one.table, one.largest, one.inf):
+                assert isinstance(number, Tensor)
+                parts.append(number.flatten().to(torch.int64))
     if not parts:
-        return []
+        return list(tallies)
     numbers = torch.cat([part.to(parts[0].device) for part in parts]).cpu().numpy()
     pieces = iter(np.split(numbers, np.cumsum([len(part) for part in parts])[:-1]))
     return [
         Tally(next(pieces).reshape(tuple(one.table.shape)), int(next(pieces)[0]), int(next(pieces)[0]))
-        for one in waiting
+        if isinstance(one.table, Tensor)
+        else one
+        for one in tallies
     ]
 
 
-def _histogram(counted: Tally) -> ExponentHistogram:
-    table, inf = np.asarray(counted.table), int(counted.inf)
-    amax = float(np.uint32(counted.largest).view(np.float32))
-    if table.ndim == 1:
-        counts = _binned(table)
-        counts[0] -= table[0]
-        nan = int(table[_NO_EXPONENT]) - inf
-        return ExponentHistogram(counts, zero=int(table[0]), inf=inf, nan=nan, amax=amax)
-    by_field = table.sum(axis=1)
-    zero = int(table[0, _ONE])
+def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
+    """Return the histograms of tallies on the host, all with tables of the same width."""
+    tables = np.stack([_added_up(np.asarray(one.table)) for one in tallies])
+    rounding = tables.shape[1] > _FIELDS
+    classes = tables.reshape(-1, _FIELDS, _CLASSES) if rounding else None
+    by_field = tables if classes is None else classes.sum(axis=2)
+    zeros = by_field[:, 0] if classes is None else classes[:, 0, _ONE]
     counts = _binned(by_field)
-    counts[0] -= zero
-    normal = table.copy()
-    normal[0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
-    past = {name: _binned(normal[:, first:_ONE].sum(axis=1)) for name, first in _CLASS_OF_FORMAT.items()}
-    return ExponentHistogram(
-        counts,
-        zero=zero,
-        inf=inf,
-        nan=int(by_field[_NO_EXPONENT]) - inf,
-        amax=amax,
-        ones=_binned(normal[:, _ONE]),
-        past=past,
+    counts[:, 0] -= zeros.astype(np.uint64)
+    ones, past = None, {}
+    if classes is not None:
+        normal = classes.copy()
+        normal[:, 0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
+        ones = _binned(normal[:, :, _ONE])
+        past = {name: _binned(normal[:, :, k:_ONE].sum(axis=2)) for name, k in _CLASS_OF_FORMAT.items()}
+    amax = np.array([int(one.largest) for one in tallies], np.uint32).view(np.float32).tolist()
+    return [
+        ExponentHistogram(
+            counts[i],
+            zero=int(zeros[i]),
+            inf=int(one.inf),
+            nan=int(by_field[i, _NO_EXPONENT]) - int(one.inf),
+            amax=amax[i],
+            ones=None if ones is None else ones[i],
+            past={name: column[i] for name, column in past.items()} or None,
+        )
+        for i, one in enumerate(tallies)
+    ]
+
+
+def _added_up(tables: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    whole: npt.NDArray[np.int64] = (
+        tables[0].astype(np.int64) if len(tables) == 1 else tables.sum(axis=0, dtype=np.int64)
     )
+    return whole
 
 
-def _binned(by_field: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _binned(by_field: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """Add up the counts of exponent fields into the histogram's bins, Inf and NaN left out."""
-    counts: npt.NDArray[np.int64] = np.add.reduceat(by_field[:_NO_EXPONENT], _FIRST_FIELD_OF_BIN)
-    return counts
+    counts = np.add.reduceat(by_field[:, :_NO_EXPONENT], _FIRST_FIELD_OF_BIN, axis=1)
+    return counts.astype(np.uint64)

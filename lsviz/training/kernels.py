@@ -91,8 +91,8 @@ def count_fields(bits: Any, form: int, table: Any) -> int:
     Args:
         bits: uint32 for FP32, uint16 for FP16 and BF16; one-dimensional, contiguous, below 2^32 values.
         form: ``FP32``, ``FP16`` or ``BF16``.
-        table: uint32 of shape (LANES, FIELDS); counts are added to it, and its lanes are to be added
-            up. Row 0 holds zeros alone (FP32's own subnormals go to row 1), row 255 Inf and NaN.
+        table: Zeros, uint32 of shape (LANES, FIELDS); the counts are in its first lane. Row 0 holds
+            zeros alone (FP32's own subnormals go to row 1), row 255 Inf and NaN.
 
     Returns:
         FP32 bits of the largest finite magnitude.
@@ -120,6 +120,8 @@ def count_fields(bits: Any, form: int, table: Any) -> int:
             t7[rows[k + np.uint64(7)]] += _UNIT
         for i in range(size - size % 8, size):
             t0[rows[i]] += _UNIT
+    for i in range(FIELDS):
+        t0[i] += t1[i] + t2[i] + t3[i] + t4[i] + t5[i] + t6[i] + t7[i]
     return int(largest)
 
 
@@ -131,8 +133,8 @@ def count_classes(bits: Any, form: int, limits: Any, table: Any) -> int:
         bits: As for `count_fields`.
         form: As for `count_fields`.
         limits: Four mantissas of 23 bits, uint32.
-        table: uint32 of shape (CLASS_LANES, FIELDS * CLASSES); counts are added to it. Row
-            field * CLASSES + ONE holds mantissas of 0 (of field 0: zeros; of 255: Inf), row
+        table: Zeros, uint32 of shape (CLASS_LANES, FIELDS * CLASSES); the counts are in its first lane.
+            Row field * CLASSES + ONE holds mantissas of 0 (of field 0: zeros; of 255: Inf), row
             field * CLASSES + i those that reach i of the limits.
 
     Returns:
@@ -154,4 +156,6 @@ def count_classes(bits: Any, form: int, limits: Any, table: Any) -> int:
             odd[rows[k + np.uint64(1)]] += _UNIT
         if size % 2:
             even[rows[size - 1]] += _UNIT
+    for i in range(FIELDS * CLASSES):
+        even[i] += odd[i]
     return int(largest)

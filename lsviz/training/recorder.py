@@ -7,80 +7,202 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from lsviz.exponents import ExponentHistogram
 from lsviz.runs.schema import ExponentRow, Kind
-from lsviz.training.counting import count_exponents
+from lsviz.training.counting import Tally, histograms, tally
 from lsviz.training.tensors import tensors_in
+
+_NOTE: Final = "_lsviz_note"
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """On a tensor: who counts its gradient, under which names."""
+
+    session: object
+    edge: GradientEdge
+    names: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CountedTensor:
+    """One tensor of one step, counted and perhaps still on its device.
+
+    Attributes:
+        tensor: Its name.
+        kind: Activation or weight.
+        loss_scale: S of its gradient; None where all gradients of the step have the same.
+        counts: Tallies that add up, each with the binades by which it is to be moved first.
+    """
+
+    tensor: str
+    kind: Kind
+    loss_scale: float | None
+    counts: tuple[tuple[Tally | ExponentHistogram, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CountedStep:
+    """What was counted at one step.
+
+    Attributes:
+        step: Its number.
+        loss_scale: S.
+        reference: Whether this was the FP32 pass.
+        tensors: Activations in the order of modules, then weights.
+    """
+
+    step: int
+    loss_scale: float
+    reference: bool
+    tensors: tuple[CountedTensor, ...]
+
+
+def exponent_rows(steps: Sequence[CountedStep]) -> list[list[ExponentRow]]:
+    """Return each step's rows; whatever lies on a device is fetched in one go."""
+    parts = [part for step in steps for tensor in step.tensors for part, _ in tensor.counts]
+    unique = list({id(part): part for part in parts}.values())  # names that share a tensor share its tally
+    known = dict(zip(map(id, unique), histograms(unique), strict=True))
+
+    def merged(tensor: CountedTensor) -> ExponentHistogram:
+        moved = [known[id(part)].shift(k) if k else known[id(part)] for part, k in tensor.counts]
+        first, *rest = moved
+        for other in rest:
+            first = first.merge(other)
+        return first
+
+    return [
+        [
+            ExponentRow(
+                step.step,
+                tensor.tensor,
+                tensor.kind,
+                step.reference,
+                step.loss_scale if tensor.loss_scale is None else tensor.loss_scale,
+                merged(tensor),
+            )
+            for tensor in step.tensors
+        ]
+        for step in steps
+    ]
 
 
 class GradientRecorder:
     """Counts the gradients of one model's backward passes. It never changes a value.
 
-    Use: ``with recorder.recording(): forward and backward``, then `rows`.
+    Use: ``with recorder.recording(): forward and backward``, then `rows`. Or `start`, any number of
+    passes, `take`, `stop`.
+
+    Args:
+        model: Whose modules and parameters are watched.
+        watched: Name -> module whose output gradients are counted; None: every module of the model.
+        parameters: Name -> parameter whose ``.grad`` is counted; None: every parameter of the model.
 
     Attributes:
-        seconds: Time spent on counting since `recording` was entered, hooks and `rows` together.
+        seconds: Time spent on counting since `start`, hooks and `take` together.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._activations: dict[str, ExponentHistogram] = {}
+    def __init__(
+        self,
+        model: nn.Module,
+        watched: Mapping[str, nn.Module] | None = None,
+        parameters: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
+        self._modules = dict(model.named_modules()) if watched is None else dict(watched)
+        self._parameters = dict(model.named_parameters()) if parameters is None else dict(parameters)
+        self._activations: dict[str, list[tuple[Tally | ExponentHistogram, int]]] = {}
         self._scales: dict[str, float] = {}
         self._rounding = False
+        self._handles: list[RemovableHandle] = []
+        self._session = object()
         self.seconds = 0.0
+
+    def start(
+        self,
+        *,
+        rounding: bool = False,
+        scale_at: Callable[[Tensor], float] | None = None,
+        guard: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        """Forget what was counted and put hooks on every module.
+
+        A module that returns its child's output unchanged shares the child's tensor, and so its
+        counts; the model itself is left out where it does, since it has no name of its own. A
+        loss that the model itself returns is no activation.
+
+        Args:
+            rounding: Count what a reference histogram holds.
+            scale_at: Tells the loss scale of an output's gradient, where that is not the same for all.
+            guard: Calls what the hooks do; for those who must not fail.
+        """
+        self.stop()
+        self._activations = {}
+        self._scales = {}
+        self._rounding = rounding
+        self.seconds = 0.0
+        self._session = session = object()
+
+        def watch(name: str, output: Any) -> None:
+            for tensor in tensors_in(output):
+                if not (tensor.requires_grad and tensor.is_floating_point()):
+                    continue
+                if not name and not tensor.ndim:
+                    continue
+                scale = 1.0 if scale_at is None else scale_at(tensor)
+                # Noted on the tensor, which then lives no longer for it. With its gradient edge, since an
+                # in-place operation keeps the tensor and makes a new edge.
+                edge = get_gradient_edge(tensor)
+                note: _Note | None = getattr(tensor, _NOTE, None)
+                if note is not None and note.session is session and note.edge == edge:
+                    if name and name not in note.names:
+                        note.names.append(name)
+                    continue
+                names = [name]
+                setattr(tensor, _NOTE, _Note(session, edge, names))
+                tensor.register_hook(self._counter(names, scale, guard))  # type: ignore[no-untyped-call]
+
+        def after_forward(name: str) -> Callable[[nn.Module, Any, Any], None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if guard is None:
+                    watch(name, output)
+                else:
+                    guard(lambda: watch(name, output))
+
+            return hook
+
+        self._handles = [m.register_forward_hook(after_forward(name)) for name, m in self._modules.items()]
+
+    def stop(self) -> None:
+        """Take the hooks off the modules: what they compute from now on is not counted."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
 
     @contextmanager
     def recording(
         self, *, rounding: bool = False, scale_at: Callable[[Tensor], float] | None = None
     ) -> Iterator[None]:
-        """Count the output gradients of every module while the context lasts.
-
-        A module that returns its child's output unchanged shares the child's tensor, and so its
-        counts; the model itself is left out where it does, since it has no name of its own. Passes
-        inside one context add up.
+        """Count the output gradients of every module while the context lasts; passes add up.
 
         Args:
-            rounding: Count what a reference histogram holds.
-            scale_at: Tells the loss scale of an output's gradient, where that is not the same for all.
+            rounding: As for `start`.
+            scale_at: As for `start`.
         """
-        self._activations = {}
-        self._scales = {}
-        self._rounding = rounding
-        self.seconds = 0.0
-        # By gradient edge, not by tensor: an in-place operation keeps the tensor and makes a new edge.
-        watched: dict[GradientEdge, list[str]] = {}
-
-        def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def after_forward(module: nn.Module, inputs: Any, output: Any) -> None:
-                for tensor in tensors_in(output):
-                    if not (tensor.requires_grad and tensor.is_floating_point()):
-                        continue
-                    scale = 1.0 if scale_at is None else scale_at(tensor)
-                    edge = get_gradient_edge(tensor)
-                    names = watched.get(edge)
-                    if names is not None:
-                        if name and name not in names:
-                            names.append(name)
-                        continue
-                    names = watched[edge] = [name]
-                    tensor.register_hook(self._counter(names, scale))  # type: ignore[no-untyped-call]
-
-            return after_forward
-
-        handles = [m.register_forward_hook(watch(name)) for name, m in self._model.named_modules()]
+        self.start(rounding=rounding, scale_at=scale_at)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self.stop()
 
     def rows(
         self,
@@ -98,39 +220,56 @@ class GradientRecorder:
             reference: Whether this was the FP32 pass.
             weight_scales: Parameter -> S of its gradient.
         """
-        scales = {**self._scales, **weight_scales} if weight_scales is not None else {}
-
-        def row(tensor: str, kind: Kind, histogram: ExponentHistogram) -> ExponentRow:
-            return ExponentRow(step, tensor, kind, reference, scales.get(tensor, loss_scale), histogram)
-
-        order = [name for name, _ in self._model.named_modules() if name in self._activations]
-        rows = [row(name, "activation_grad", self._activations[name]) for name in order]
-        for name, parameter in self._model.named_parameters():
-            if parameter.grad is not None:
-                rows.append(row(name, "weight_grad", self._count(parameter.grad)))
+        counted = CountedStep(step, loss_scale, reference, (*self.activations(), *self.weights()))
+        started = time.perf_counter()
+        if weight_scales is not None:
+            scales = {**self._scales, **weight_scales}
+            tensors = tuple(replace(t, loss_scale=scales.get(t.tensor)) for t in counted.tensors)
+            counted = replace(counted, tensors=tensors)
+        (rows,) = exponent_rows([counted])
+        self.seconds += time.perf_counter() - started
         return rows
 
-    def _count(self, gradient: Tensor) -> ExponentHistogram:
+    def activations(self) -> list[CountedTensor]:
+        """Return what was counted at the modules' outputs since `start`, in the order of modules."""
+        return [
+            CountedTensor(name, "activation_grad", None, tuple(self._activations[name]))
+            for name in self._modules
+            if name in self._activations
+        ]
+
+    def weights(self) -> list[CountedTensor]:
+        """Count every parameter's ``.grad`` as it is now."""
+        return [
+            CountedTensor(name, "weight_grad", None, ((self._count(parameter.grad), 0),))
+            for name, parameter in self._parameters.items()
+            if parameter.grad is not None
+        ]
+
+    def _count(self, gradient: Tensor) -> Tally | ExponentHistogram:
         started = time.perf_counter()
-        counted = count_exponents(gradient, rounding=self._rounding)
+        counted = tally(gradient, rounding=self._rounding)
         self.seconds += time.perf_counter() - started
         return counted
 
-    def _counter(self, names: list[str], scale: float) -> Callable[[Tensor], None]:
+    def _counter(
+        self, names: list[str], scale: float, guard: Callable[[Callable[[], None]], None] | None
+    ) -> Callable[[Tensor], None]:
         """Count under each name; what comes later is brought to the scale of what came first."""
+        session = self._session
 
         def count(gradient: Tensor) -> None:
+            if session is not self._session:
+                return  # of a pass before, whose graph was kept
             counted = self._count(gradient)
             for name in names:
-                before = self._activations.get(name)
-                if before is None:
-                    self._activations[name] = counted
-                    self._scales[name] = scale
-                else:
-                    binades = round(math.log2(self._scales[name] / scale))
-                    self._activations[name] = before.merge(counted.shift(binades) if binades else counted)
+                first = self._scales.setdefault(name, scale)
+                binades = 0 if first == scale else round(math.log2(first / scale))
+                self._activations.setdefault(name, []).append((counted, binades))
 
-        return count
+        if guard is None:
+            return count
+        return lambda gradient: guard(lambda: count(gradient))
 
 
 class Snapshot:

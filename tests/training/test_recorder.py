@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -202,3 +205,44 @@ def test_outputs_in_tuples_and_dicts_are_seen() -> None:
     assert rows["lstm"].numel == 3 * 2 * 4 + 2 * 4  # outputs and last state; the cell state got none
     assert rows[""].numel == 3 * 2 * 4 + 2 * 4
     assert np.isfinite(rows["lstm"].amax)
+
+
+def test_a_pass_without_backward_is_not_kept_alive() -> None:
+    model = Model()
+    recorder = GradientRecorder(model)
+    recorder.start()
+    out = model(torch.randn(5, 4))
+    saved = weakref.ref(out)
+    del out
+    gc.collect()
+    assert saved() is None
+    recorder.stop()
+
+
+def test_a_graph_of_an_earlier_recording_counts_for_nothing() -> None:
+    layer = nn.Linear(4, 4)
+    recorder = GradientRecorder(layer)
+    with recorder.recording():
+        kept = layer(torch.randn(3, 4)).sum()
+    with recorder.recording():
+        kept.backward()
+        layer(torch.randn(3, 4)).sum().backward()
+    (row,) = [r for r in recorder.rows(0, 1.0) if r.kind == "activation_grad"]
+    assert row.histogram.numel == 12
+
+
+def test_a_loss_that_the_model_returns_is_no_activation() -> None:
+    class WithLoss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            out = self.layer(x)
+            return {"loss": out.pow(2).mean(), "out": out}
+
+    model = WithLoss()
+    recorder = GradientRecorder(model)
+    with recorder.recording():
+        model(torch.randn(3, 4))["loss"].backward()
+    assert [r.tensor for r in recorder.rows(0, 1.0)] == ["layer", "layer.weight", "layer.bias"]
