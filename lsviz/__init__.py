@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lsviz.policies import parse_policy
     from lsviz.runs.config import RunConfig
     from lsviz.runs.reader import Run, open_run
+    from lsviz.training.recording import Recording, record
 
 __version__ = "0.1.0"
 
@@ -25,17 +26,21 @@ _HOMES = {
     "RunConfig": "lsviz.runs.config",
     "Run": "lsviz.runs.reader",
     "open_run": "lsviz.runs.reader",
+    "Recording": "lsviz.training.recording",
+    "record": "lsviz.training.recording",
 }
 
 __all__ = [
     "FORMATS",
     "ExponentHistogram",
     "FloatFormat",
+    "Recording",
     "Run",
     "RunConfig",
     "__version__",
     "open_run",
     "parse_policy",
+    "record",
 ]
 
 

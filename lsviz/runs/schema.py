@@ -78,25 +78,26 @@ class StepRow:
 
     Attributes:
         step: Number of the step, from 0.
-        loss: Unscaled loss.
+        loss: Unscaled loss; None where a recorded loop does not tell.
         metric: The task's metric on held-out data; None where it was not measured.
         loss_scale: S that the loss was multiplied by; of a retried step, at the last try.
-        finite: Whether all scaled gradients were finite, at the first try.
+        finite: Whether all scaled gradients were finite, at the first try; None where nothing tells.
         skipped: Whether the update was not applied. Not finite and not skipped: retried with success.
-        lr: Learning rate of the first parameter group, before 1/S is folded into it.
-        grad_norm: L2 norm of all unscaled weight gradients.
+        lr: Learning rate of the first parameter group, before 1/S is folded into it; None where no
+            optimizer stepped in a recorded loop.
+        grad_norm: L2 norm of all unscaled weight gradients; None where they were not recorded.
         ms: Milliseconds of training, without recording.
         ms_recording: Milliseconds spent on recording and on the reference.
     """
 
     step: int
-    loss: float
+    loss: float | None
     metric: float | None
     loss_scale: float
-    finite: bool
+    finite: bool | None
     skipped: bool
-    lr: float
-    grad_norm: float
+    lr: float | None
+    grad_norm: float | None
     ms: float
     ms_recording: float
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from lsviz.errors import UserError
-from lsviz.runs.config import RunConfig
+from lsviz.runs.config import MAX_STEPS, RunConfig
 from lsviz.runs.schema import (
     EXPONENTS_SCHEMA,
     STEPS_SCHEMA,
@@ -63,16 +63,21 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def create_run(root: Path, config: RunConfig) -> Path:
+def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path:
     """Make the folder of a new run, in state queued, and return its path.
 
     The folder appears under its name only when run.json and status.json are in it.
 
+    Args:
+        root: Folder that holds runs.
+        config: What the run is asked to do.
+        run_id: Its name; one of its own by default.
+
     Raises:
-        RunFolderError: The root can't be made or written.
+        RunFolderError: The root can't be made or written, or has something of that name.
     """
     now = datetime.now(UTC)
-    run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    run_id = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
     hidden = root / f".{run_id}.tmp"
     try:
@@ -93,10 +98,16 @@ def create_run(root: Path, config: RunConfig) -> Path:
 
 
 class RunWriter:
-    """Writes one run. Use as a context manager: an exception that leaves it marks the run failed."""
+    """Writes one run. Use as a context manager: an exception that leaves it marks the run failed.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: A folder made by `create_run`.
+        open_ended: Whether nobody knows how many steps it will have: as many as there are.
+    """
+
+    def __init__(self, path: Path, *, open_ended: bool = False) -> None:
         self.path = path
+        self._open_ended = open_ended
         self.record = RunRecord.model_validate_json((path / "run.json").read_text(encoding="utf-8"))
         self._steps: list[StepRow] = []
         self._exponents: list[ExponentRow] = []
@@ -126,16 +137,17 @@ class RunWriter:
         self, *, versions: dict[str, str], device: str, device_name: str, engine: str, metric_name: str | None
     ) -> None:
         """Add to run.json what is known only where the run executes."""
-        self.record = self.record.model_copy(
-            update={
-                "versions": versions,
-                "device": device,
-                "device_name": device_name,
-                "engine": engine,
-                "metric_name": metric_name,
-            }
+        self._rewrite(
+            versions=versions,
+            device=device,
+            device_name=device_name,
+            engine=engine,
+            metric_name=metric_name,
         )
-        write_json(self.path / "run.json", self.record.model_dump())
+
+    def reconfigure(self, config: RunConfig) -> None:
+        """Replace the config in run.json: of a recorded loop it shows only as it runs."""
+        self._rewrite(config=config)
 
     def append(self, step: StepRow, exponents: Sequence[ExponentRow]) -> None:
         """Take one step's rows; they reach the disk within a moment."""
@@ -174,9 +186,16 @@ class RunWriter:
         """Write the rest, put the parts together and set the final state."""
         self._ended = True
         self.flush()
+        if self._open_ended and self._last is not None:
+            steps = min(self._last.step + 1, MAX_STEPS)
+            self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
         with contextlib.suppress(pa.ArrowException, OSError):  # a corrupt part stays; reading names it
             compact(self.path)
         self._write_status(state, error)
+
+    def _rewrite(self, **changes: Any) -> None:
+        self.record = self.record.model_copy(update=changes)
+        write_json(self.path / "run.json", self.record.model_dump())
 
     def _part(self, table: str) -> Path:
         return self.path / f"{table}-{self._parts:06d}.parquet"
@@ -185,10 +204,11 @@ class RunWriter:
         # Only a live run has a process; an ended one need not tell on which machine it was made.
         process = psutil.Process() if state in ("queued", "running") else None
         last = self._last
+        done = last.step + 1 if last else 0
         status = RunStatus(
             state=state,
-            step=last.step + 1 if last else 0,
-            steps=self.record.config.steps,
+            step=done,
+            steps=done if self._open_ended else self.record.config.steps,
             error=error,
             loss=_finite(last.loss) if last else None,
             metric=_finite(self._metric),

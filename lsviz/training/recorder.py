@@ -101,7 +101,7 @@ class GradientRecorder:
     """Counts the gradients of one model's backward passes. It never changes a value.
 
     Use: ``with recorder.recording(): forward and backward``, then `rows`. Or `start`, any number of
-    passes, `take`, `stop`.
+    passes, `stop`, `activations` and `weights`.
 
     Args:
         model: Whose modules and parameters are watched.
@@ -109,7 +109,8 @@ class GradientRecorder:
         parameters: Name -> parameter whose ``.grad`` is counted; None: every parameter of the model.
 
     Attributes:
-        seconds: Time spent on counting since `start`, hooks and `take` together.
+        seconds: Time spent on counting since `start`.
+        autocast: The half format that a module was last seen to compute in under autocast; None: none.
     """
 
     def __init__(
@@ -122,15 +123,16 @@ class GradientRecorder:
         self._parameters = dict(model.named_parameters()) if parameters is None else dict(parameters)
         self._activations: dict[str, list[tuple[Tally | ExponentHistogram, int]]] = {}
         self._scales: dict[str, float] = {}
-        self._rounding = False
+        self._rounding: bool | Callable[[Tensor], bool] = False
         self._handles: list[RemovableHandle] = []
         self._session = object()
         self.seconds = 0.0
+        self.autocast: torch.dtype | None = None
 
     def start(
         self,
         *,
-        rounding: bool = False,
+        rounding: bool | Callable[[Tensor], bool] = False,
         scale_at: Callable[[Tensor], float] | None = None,
         guard: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
@@ -141,7 +143,7 @@ class GradientRecorder:
         loss that the model itself returns is no activation.
 
         Args:
-            rounding: Count what a reference histogram holds.
+            rounding: Count what a reference histogram holds, of all gradients or of those that it names.
             scale_at: Tells the loss scale of an output's gradient, where that is not the same for all.
             guard: Calls what the hooks do; for those who must not fail.
         """
@@ -158,6 +160,8 @@ class GradientRecorder:
                     continue
                 if not name and not tensor.ndim:
                     continue
+                if torch.is_autocast_enabled(tensor.device.type):
+                    self.autocast = torch.get_autocast_dtype(tensor.device.type)
                 scale = 1.0 if scale_at is None else scale_at(tensor)
                 # Noted on the tensor, which then lives no longer for it. With its gradient edge, since an
                 # in-place operation keeps the tensor and makes a new edge.
@@ -171,16 +175,10 @@ class GradientRecorder:
                 setattr(tensor, _NOTE, _Note(session, edge, names))
                 tensor.register_hook(self._counter(names, scale, guard))  # type: ignore[no-untyped-call]
 
-        def after_forward(name: str) -> Callable[[nn.Module, Any, Any], None]:
-            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                if guard is None:
-                    watch(name, output)
-                else:
-                    guard(lambda: watch(name, output))
-
-            return hook
-
-        self._handles = [m.register_forward_hook(after_forward(name)) for name, m in self._modules.items()]
+        self._handles = [
+            module.register_forward_hook(_AfterForward(name, watch, guard))
+            for name, module in self._modules.items()
+        ]
 
     def stop(self) -> None:
         """Take the hooks off the modules: what they compute from now on is not counted."""
@@ -248,7 +246,8 @@ class GradientRecorder:
 
     def _count(self, gradient: Tensor) -> Tally | ExponentHistogram:
         started = time.perf_counter()
-        counted = tally(gradient, rounding=self._rounding)
+        rounding = self._rounding if isinstance(self._rounding, bool) else self._rounding(gradient)
+        counted = tally(gradient, rounding=rounding)
         self.seconds += time.perf_counter() - started
         return counted
 
@@ -270,6 +269,32 @@ class GradientRecorder:
         if guard is None:
             return count
         return lambda gradient: guard(lambda: count(gradient))
+
+
+class _AfterForward:
+    """A forward hook that is none in a copy or in a saved file of its module."""
+
+    def __init__(
+        self,
+        name: str,
+        watch: Callable[[str, Any], None],
+        guard: Callable[[Callable[[], None]], None] | None,
+    ) -> None:
+        self._name, self._watch, self._guard = name, watch, guard
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._guard is None:
+            self._watch(self._name, output)
+        else:
+            self._guard(lambda: self._watch(self._name, output))
+
+    def __reduce__(self) -> tuple[Any, tuple[()]]:
+        return _NoHook, ()
+
+
+class _NoHook:
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        pass
 
 
 class Snapshot:

@@ -1,0 +1,426 @@
+"""Recording anyone's training loop: ``with lsviz.record(model, "runs/mine") as rec: ... rec.step(loss)``."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
+
+from lsviz import __version__
+from lsviz.errors import UserError
+from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
+from lsviz.runs.schema import State, StepRow
+from lsviz.runs.writer import FLUSH_SECONDS, MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.training.recorder import CountedStep, CountedTensor, GradientRecorder, exponent_rows
+from lsviz.training.scalers import ScaleReader
+from lsviz.training.watching import unwrapped, watched_modules, watched_parameters
+
+MAX_TALLIES: Final = 2000
+"""So many counted tensors wait on their device at most: each takes 2 kB there, or 16 with rounding."""
+MAX_NAMES: Final = 1000
+"""Folders tried where one of that name is there already."""
+
+_PRECISIONS: Final[dict[torch.dtype, Precision]] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
+class RecordError(UserError):
+    """A recording can't be made as asked for; the message says why."""
+
+
+def record(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    scaler: Any = None,
+    every: int = 1,
+    modules: Sequence[str] | None = None,
+    activations: bool = True,
+    weights: bool = True,
+) -> Recording:
+    """Return a recording of a training loop, to be used as a context manager.
+
+    Every ``rec.step()`` ends a training step. Nothing that it does changes a value of the training, and
+    whatever goes wrong with it (a full disk, say) ends the recording with one warning and leaves the
+    training going. Of distributed processes the first one records.
+
+    Args:
+        model: Any model; DataParallel, DistributedDataParallel and torch.compile are seen through, though
+            what lies inside a compiled module has no outputs to be seen.
+        path: Folder of the run, as ``runs/mine``. Where there is one already, ``runs/mine-2``, and so on.
+        scaler: What the loss is scaled with: a ``torch.amp.GradScaler``, a number, a function that
+            returns S, None for S = 1.
+        every: Record gradients at every so many steps; 0: never. Losses are recorded at all of them.
+        modules: Only modules whose name matches one of these patterns (``block1.*``), and their weights.
+        activations: Record the gradients at the modules' outputs.
+        weights: Record the gradients of the weights.
+
+    Raises:
+        UserError: An argument can't be used.
+    """
+    if not isinstance(model, nn.Module):
+        raise RecordError(f"model: a torch.nn.Module is needed, got {type(model).__name__}")
+    if isinstance(every, bool) or not isinstance(every, int) or every < 0:
+        raise RecordError(f"every: a whole number from 0 on is needed, got {every!r}")
+    if isinstance(modules, str):
+        raise RecordError(f"modules: a list of patterns is needed, as [{modules!r}]")
+    if not Path(path).name:
+        raise RecordError(f"path: {str(path)!r} names no folder; give one as runs/mine")
+    return Recording(
+        model,
+        Path(path),
+        ScaleReader(scaler),
+        every,
+        watched_modules(model, modules) if activations else {},
+        watched_parameters(model, modules) if weights else {},
+    )
+
+
+@dataclass(slots=True)
+class _Step:
+    """A step as it is known before anything of it was fetched from a GPU."""
+
+    number: int
+    loss: Any
+    metric: Any
+    lr: Any
+    scale: float | Tensor
+    stepped: bool
+    overflowed: Any
+    norm: Tensor | None
+    ms: float
+    ms_recording: float
+    tensors: list[CountedTensor] = field(default_factory=list)
+    knows_weights: bool = False
+
+
+class Recording:
+    """A run folder in the making. Made by `record`.
+
+    Attributes:
+        path: The run's folder.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        path: Path,
+        scale: ScaleReader,
+        every: int,
+        modules: dict[str, nn.Module],
+        parameters: dict[str, nn.Parameter],
+    ) -> None:
+        self.path = path
+        self._model, self._scaling, self._every = model, scale, every
+        self._modules, self._parameters = modules, parameters
+        self._recorder = GradientRecorder(model, modules, parameters)
+        self._all_parameters = {id(p) for p in model.parameters()}
+        self._writer: RunWriter | None = None
+        self._handles: list[RemovableHandle] = []
+        self._always: list[RemovableHandle] = []
+        self._pending: list[_Step] = []
+        self._number = 0
+        self._flushed_at = 0.0
+        self._interval = FLUSH_SECONDS
+        self._lr: Any = None
+        self._began = self._guarding = self._carried = 0.0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            self.close("cancelled")
+        else:
+            self.close("failed", f"{type(error).__name__}: {error}")
+
+    @property
+    def active(self) -> bool:
+        """Whether it records: not before `start` and after `close`, nor where it failed."""
+        return self._writer is not None
+
+    def start(self) -> Self:
+        """Make the folder and begin with the first step; ``with`` calls it."""
+        if self._writer is None and _is_first_process():
+            self._guard(self._open)
+            self._began, self._guarding = time.perf_counter(), 0.0
+        return self
+
+    def step(self, loss: Any = None, *, metric: float | None = None, lr: float | None = None) -> None:
+        """End a training step: call it once for every step of the optimizer, whatever S did to it.
+
+        Args:
+            loss: The step's unscaled loss, a tensor or a number.
+            metric: A measure on held-out data, where there is a new one.
+            lr: Learning rate; by default that of the optimizer that stepped.
+        """
+        if self._writer is not None:
+            started = time.perf_counter()
+            self._guard(lambda: self._end_step(loss, metric, lr))
+            self._began = time.perf_counter()
+            self._carried, self._guarding = self._began - started, 0.0
+
+    def close(self, state: State = "finished", error: str | None = None) -> None:
+        """Write what is left and end the run; ``with`` calls it."""
+        writer = self._writer
+        if writer is None:
+            return
+
+        def end() -> None:
+            self._flush()
+            writer.end(state, error)
+
+        self._guard(end)
+        self._release()
+
+    # What follows runs under _guard: an exception in it ends the recording and nothing else.
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        try:
+            act()
+        except Exception as error:
+            self._fail(error)
+        self._guarding += time.perf_counter() - started
+
+    def _fail(self, error: Exception) -> None:
+        writer = self._writer
+        self._release()
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        if writer is not None:
+            try:
+                writer.end("failed", f"recording ended: {reason}")
+            except Exception:  # the same disk is full, say; the folder is then found interrupted
+                reason = f"{reason} (nor can its end be noted)"
+        message = f"lsviz stopped recording at step {self._number}: {reason}. Training goes on."
+        try:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+        except RuntimeWarning:  # where warnings are errors, this one still is none
+            sys.stderr.write(message + "\n")
+
+    def _release(self) -> None:
+        self._writer = None
+        self._recorder.stop()
+        for handle in (*self._handles, *self._always):
+            handle.remove()
+        self._handles, self._always, self._pending = [], [], []
+
+    def _open(self) -> None:
+        self.path = _free_path(self.path)
+        create_run(self.path.parent, self._config(), self.path.name)
+        writer = RunWriter(self.path, open_ended=True)
+        writer.__enter__()
+        device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
+        writer.describe(
+            versions={
+                "lsviz": __version__,
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "numpy": version("numpy"),
+            },
+            device=device.type,
+            device_name=(
+                torch.cuda.get_device_name(device)
+                if device.type == "cuda"
+                else platform.processor() or platform.machine()
+            ),
+            engine="recorded from a loop of its own",
+            metric_name=None,
+        )
+        self._writer = writer
+        self._always = [register_optimizer_step_post_hook(self._after_optimizer)]
+        self._flushed_at = time.monotonic()
+        self._begin_step()
+
+    def _config(self) -> RunConfig:
+        inner = unwrapped(self._model)
+        name = type(getattr(inner, "_orig_mod", inner)).__name__.lower()
+        seed = torch.initial_seed()
+        return RunConfig.build(
+            task=re.sub(r"[^a-z0-9_.-]+", "-", name).lstrip("_.-")[:64] or "model",
+            policy=self._scaling.policy(),
+            precision=self._precision(),
+            steps=1,
+            seed=seed if 0 <= seed <= MAX_SEED else 0,
+            record_every=min(self._every, MAX_STEPS),
+            reference_every=0,
+        )
+
+    def _precision(self) -> Precision:
+        half = self._recorder.autocast or next(
+            (p.dtype for p in self._model.parameters() if p.dtype in _PRECISIONS), None
+        )
+        return "fp32" if half is None else _PRECISIONS.get(half, "fp32")
+
+    def _begin_step(self) -> None:
+        self._scale = self._scaling.now()
+        self._stepped = False
+        self._overflowed: Tensor | None = None
+        self._weights: list[CountedTensor] = []
+        self._norm: Tensor | None = None
+        self._waits = False
+        self._counts = self._every > 0 and self._number % self._every == 0
+        if self._counts:
+            self._recorder.start(rounding=self._is_uncensored, guard=self._guard)
+            self._handles = [
+                p.register_post_accumulate_grad_hook(self._after_gradient)  # type: ignore[no-untyped-call]
+                for p in self._model.parameters()
+                if p.requires_grad and p.is_leaf
+            ]
+
+    def _is_uncensored(self, gradient: Tensor) -> bool:
+        """Whether values are FP32 all the way: then the reference's finer counts are worth their cost."""
+        whole = self._recorder.autocast is None and not self._scaling.skips
+        return whole and gradient.dtype == torch.float32
+
+    def _after_gradient(self, parameter: Tensor) -> None:
+        if not self._waits:
+            self._waits = True
+            self._guard(lambda: _at_the_end_of_backward(self._after_backward))
+
+    def _after_backward(self) -> None:
+        self._guard(self._count_weights)
+
+    def _count_weights(self) -> None:
+        """Count each ``.grad`` as this backward left it: accumulated, reduced over processes, scaled."""
+        self._waits = False
+        if self._writer is None or not self._counts:
+            return
+        self._scale = self._scaling.now()
+        if self._parameters:
+            self._weights = self._recorder.weights()
+            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+            self._norm = nn.utils.get_total_norm(gradients) if gradients else None
+
+    def _after_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        def note() -> None:
+            mine = [
+                g for g in optimizer.param_groups if any(id(p) in self._all_parameters for p in g["params"])
+            ]
+            if not mine:
+                return
+            found = getattr(optimizer, "found_inf", None)  # a fused optimizer skips by itself
+            if isinstance(found, Tensor):
+                self._overflowed = found.detach().clone()
+            if not self._stepped:  # of several optimizers, the first
+                self._lr = mine[0]["lr"]
+            self._stepped = True
+
+        self._guard(note)
+
+    def _end_step(self, loss: Any, metric: float | None, lr: float | None) -> None:
+        self._recorder.stop()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        ended = time.perf_counter()
+        tensors = [*self._recorder.activations(), *self._weights] if self._counts else []
+        self._pending.append(
+            _Step(
+                number=self._number,
+                loss=loss.detach().clone() if isinstance(loss, Tensor) else loss,
+                metric=metric,
+                lr=self._lr if lr is None else lr,
+                scale=self._scale,
+                stepped=self._stepped,
+                overflowed=self._overflowed,
+                norm=self._norm,
+                ms=max(0.0, ended - self._began - self._guarding) * 1e3,
+                ms_recording=(self._guarding + self._carried) * 1e3,
+                tensors=tensors,
+                knows_weights=bool(self._weights),
+            )
+        )
+        self._number += 1
+        waiting = sum(len(step.tensors) for step in self._pending)
+        if waiting >= MAX_TALLIES or time.monotonic() - self._flushed_at >= self._interval:
+            self._flush()
+        self._begin_step()
+
+    def _flush(self) -> None:
+        """Fetch what waits and hand it to the writer."""
+        writer = self._writer
+        if writer is None or not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        scales = [float(step.scale) for step in pending]
+        counted = [
+            CountedStep(step.number, scale, False, tuple(step.tensors))
+            for step, scale in zip(pending, scales, strict=True)
+        ]
+        config, precision = writer.record.config, self._precision()
+        if precision != config.precision:
+            writer.reconfigure(config.model_copy(update={"precision": precision}))
+        for step, scale, rows in zip(pending, scales, exponent_rows(counted), strict=True):
+            weights = [row.histogram for row in rows if row.kind == "weight_grad"]
+            finite = all(h.inf == 0 and h.nan == 0 for h in weights) if step.knows_weights else None
+            skipped = self._was_skipped(step, finite)
+            writer.append(
+                StepRow(
+                    step=step.number,
+                    loss=_number(step.loss),
+                    metric=_number(step.metric),
+                    loss_scale=scale,
+                    finite=False if skipped else True if finite is None and self._scaling.skips else finite,
+                    skipped=skipped,
+                    lr=_number(step.lr),
+                    grad_norm=None if step.norm is None else float(step.norm) / scale,
+                    ms=step.ms,
+                    ms_recording=step.ms_recording,
+                ),
+                rows,
+            )
+        writer.flush()
+        self._flushed_at = time.monotonic()
+        self._interval = min(MAX_FLUSH_SECONDS, self._interval * 1.05)
+
+    def _was_skipped(self, step: _Step, finite: bool | None) -> bool:
+        if step.overflowed is not None:
+            return bool(float(step.overflowed))
+        if step.stepped:
+            return False
+        return self._scaling.skips or finite is False
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _is_first_process() -> bool:
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def _free_path(path: Path) -> Path:
+    """Return the path, or the first of path-2, path-3, ... at which there is nothing."""
+    for number in range(2, MAX_NAMES):
+        if not path.exists():
+            return path
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()  # an empty folder was made for it
+            return path
+        path = path.with_name(f"{re.sub(r'-[0-9]+$', '', path.name) if number > 2 else path.name}-{number}")
+    raise RecordError(f"there are {MAX_NAMES} runs of the name {path.name!r}; give another")
+
+
+def _at_the_end_of_backward(act: Callable[[], None]) -> None:
+    """Call once the backward pass in hand is over, and what others do at its end.
+
+    DistributedDataParallel puts its averaged gradients into place in such a callback of its own, which it
+    registers later than this: so this one only registers the next.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.queue_callback(lambda: engine.queue_callback(act))
