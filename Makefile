@@ -67,6 +67,8 @@ $(VENV)/.installed: $(VENV)/.created requirements.txt pyproject.toml
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[test]'
+	@# Beside the rest: built for CUDA, it can't be imported next to a CPU torch without a little help.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
 	touch $@
 
 clean:

@@ -44,6 +44,8 @@ MAX_ROWS: Final = 20_000
 PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
 
+_BETWEEN: Final = "\0"
+
 _PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
     "compression_level": 6,
@@ -251,8 +253,9 @@ def _together(parts: Sequence[Path], schema: pa.Schema) -> pa.Table:
 
 
 def _write_by_tensor(path: Path, table: pa.Table) -> None:
-    keys = table.select(["tensor", "kind"]).group_by(["tensor", "kind"], use_threads=False).aggregate([])
-    groups = [(row["tensor"], row["kind"]) for row in keys.to_pylist()]
+    # Not Table.group_by: among several dozen keys it hands out some late.
+    keys = pc.unique(pc.binary_join_element_wise(table["tensor"], table["kind"], _BETWEEN))
+    groups = [tuple(key.rsplit(_BETWEEN, 1)) for key in keys.to_pylist()]
     metadata = {**(table.schema.metadata or {}), b"lsviz.row_groups": json.dumps(groups).encode()}
     table = table.replace_schema_metadata(metadata)
     temporary = path.with_name(f".{path.name}.tmp")

@@ -28,8 +28,9 @@ def watched_modules(model: nn.Module, patterns: Sequence[str] | None = None) -> 
     """Return the modules whose outputs can be seen, by their name in ``named_modules()``.
 
     Wrappers (DataParallel, DistributedDataParallel, torch.compile) add nothing to a name. What lies
-    inside a compiled module is one graph and has no outputs of its own: the compiled module alone is
-    watched.
+    inside a compiled module is one graph and has no outputs of its own: what ``torch.compile`` returned
+    is watched alone, and a module compiled in place (``module.compile()``), whose hooks would be compiled
+    with it, not at all.
 
     Args:
         model: Any model.
@@ -46,8 +47,10 @@ def watched_modules(model: nn.Module, patterns: Sequence[str] | None = None) -> 
         if id(module) in seen:
             return
         seen.add(id(module))
+        if getattr(module, "_compiled_call_impl", None) is not None:
+            return
         yield name, module
-        if not _is_compiled(module):
+        if not isinstance(module, OptimizedModule):
             for child_name, child in module.named_children():
                 yield from walk(child, f"{name}.{child_name}" if name else child_name)
 
@@ -69,10 +72,6 @@ def watched_parameters(model: nn.Module, patterns: Sequence[str] | None = None) 
     if patterns is None:
         return named
     return {name: p for name, p in named.items() if _matches(name.rpartition(".")[0], patterns)}
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return isinstance(module, OptimizedModule) or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -133,6 +133,16 @@ def test_one_tensors_history_is_one_row_group(tmp_path: Path) -> None:
     assert Run(writer.path).recorded_steps() == list(range(6))
 
 
+def test_tensors_keep_the_order_in_which_they_were_recorded(tmp_path: Path) -> None:
+    names = [f"transformer.h.{i}.mlp.{part}.weight" for i in range(40) for part in ("c_fc", "c_proj", "ln")]
+    histogram = ExponentHistogram.of([1.0])
+    with RunWriter(create_run(tmp_path, CONFIG)) as writer:
+        for step in range(3):
+            rows = [ExponentRow(step, name, "weight_grad", False, 8.0, histogram) for name in names]
+            writer.append(step_row(step), rows)
+    assert list(dict.fromkeys(open_run(writer.path).exponents()["tensor"])) == names
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_filters_give_the_same_live_and_ended(ended: bool, tmp_path: Path) -> None:
     writer = write(tmp_path)

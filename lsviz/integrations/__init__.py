@@ -1,0 +1,1 @@
+"""Recording inside other libraries' training loops; each module needs its library."""

@@ -1,0 +1,642 @@
+"""``lsviz.record`` around loops of all kinds: what it writes, and that it leaves them alone."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+
+import lsviz
+from lsviz.errors import UserError
+from lsviz.exponents import ExponentHistogram
+from lsviz.training.recording import Recording
+from lsviz.training.watching import watched_modules, watched_parameters
+from tests.conftest import REPOSITORY, clean_environment
+from tests.training.test_counting import independent_counts
+
+STEPS = 6
+
+Loop = Callable[[nn.Module, Recording | None], list[float]]
+
+
+class Net(nn.Module):
+    """Dropout, batch norm, a layer used twice, tied weights, a frozen layer, a dict as output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.twice = nn.Linear(8, 8)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(8, 8, bias=False)
+        self.head.weight = self.twice.weight
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = self.norm(self.embed(x))
+        x = torch.tanh(self.twice(torch.tanh(self.twice(x))))
+        x = self.drop(self.frozen(x))
+        return {"hidden": x, "out": self.head(x)}
+
+
+def batches() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(16, 6, generator=generator) for _ in range(2 * STEPS)]
+
+
+def loss_of(model: nn.Module, x: Tensor) -> Tensor:
+    out = model(x)
+    return out["out"].float().pow(2).mean() + 0.1 * out["hidden"].float().abs().mean()
+
+
+def plain(model: nn.Module, rec: Recording | None) -> list[float]:
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for x in batches()[:STEPS]:
+        loss = loss_of(model, x)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        if rec is not None:
+            rec.step(loss)
+    return losses
+
+
+def scaled(model: nn.Module, rec: Recording | None, scaler: torch.amp.GradScaler) -> list[float]:
+    """Accumulates two batches, clips, and starts at an S that overflows."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    losses, both = [], batches()
+    for step in range(STEPS):
+        total = 0.0
+        for x in both[2 * step : 2 * step + 2]:
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = loss_of(model, x) / 2
+            scaler.scale(loss).backward()
+            total += loss.item()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(total)
+        if rec is not None:
+            rec.step(loss=total)
+    return losses
+
+
+def two_optimizers(model: nn.Module, rec: Recording | None) -> list[float]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    first, second = torch.optim.SGD(parameters[:2], lr=0.1), torch.optim.Adam(parameters[2:], lr=1e-3)
+    losses = []
+    for x in batches()[:STEPS]:
+        loss = loss_of(model, x)
+        loss.backward()
+        for optimizer in (first, second):
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+        losses.append(float(loss.detach()))
+        if rec is not None:
+            rec.step(loss)
+    return losses
+
+
+def fresh_scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=2.0**22, growth_interval=2)
+
+
+def build(wrap: str = "") -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = Net()
+    if wrap == "compile":
+        torch.compiler.reset()
+        return torch.compile(model, backend="aot_eager")  # type: ignore[return-value]
+    if wrap == "compile in place":
+        torch.compiler.reset()
+        model.compile(backend="aot_eager")
+    if wrap == "parallel":
+        return nn.DataParallel(model)
+    return model
+
+
+@pytest.mark.parametrize("wrap", ["", "compile", "compile in place", "parallel"])
+@pytest.mark.parametrize("loop", ["plain", "scaled", "two optimizers"])
+@pytest.mark.parametrize("every", [1, 3])
+def test_training_is_the_same_to_the_last_bit(wrap: str, loop: str, every: int, tmp_path: Path) -> None:
+    def run(model: nn.Module, rec: Recording | None, scaler: torch.amp.GradScaler) -> list[float]:
+        torch.manual_seed(1)
+        if loop == "scaled":
+            return scaled(model, rec, scaler)
+        return plain(model, rec) if loop == "plain" else two_optimizers(model, rec)
+
+    bare = build(wrap)
+    expected = run(bare, None, fresh_scaler())
+    watched, scaler = build(wrap), fresh_scaler()
+    given = scaler if loop == "scaled" else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*stopped recording.*")
+        with lsviz.record(watched, tmp_path / "run", scaler=given, every=every) as rec:
+            assert run(watched, rec, scaler) == expected
+    for a, b in zip(bare.state_dict().values(), watched.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    found = lsviz.open_run(tmp_path / "run")
+    assert found.status.state == "finished"
+    assert found.steps()["loss"].tolist() == pytest.approx(expected)
+    assert found.recorded_steps() == list(range(0, STEPS, every))
+    names = set(found.exponents()["tensor"])
+    assert {"embed.weight", "norm.bias", "twice.weight"} <= names
+    assert not any("frozen.weight" in name or "_orig_mod" in name or "module" in name for name in names)
+    assert ("embed" in names) == (not wrap.startswith("compile"))
+
+
+def hooks_left(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) for m in model.modules()) + sum(
+        len(p._post_accumulate_grad_hooks or ()) for p in model.parameters()
+    )
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    from torch.optim.optimizer import _global_optimizer_post_hooks
+
+    before = len(_global_optimizer_post_hooks)
+    model = Net()
+    with lsviz.record(model, tmp_path / "run") as rec:
+        assert hooks_left(model) > 0
+        plain(model, rec)
+    assert hooks_left(model) == 0
+    assert len(_global_optimizer_post_hooks) == before
+    assert not rec.active
+    rec.step(1.0)  # after its end: nothing
+    assert len(lsviz.open_run(rec.path).steps()) == STEPS
+
+
+def test_the_steps_tell_scale_skips_and_learning_rate(tmp_path: Path) -> None:
+    model, scaler, bare = build(), fresh_scaler(), fresh_scaler()
+    real: list[float] = []
+    torch.manual_seed(1)
+    clone = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(clone.parameters(), lr=1e-2)
+    with lsviz.record(model, tmp_path / "run", scaler=scaler, every=2) as rec:
+        scaled(model, rec, scaler)
+    # The same S over the same steps from GradScaler itself, without a recorder.
+    del optimizer
+    clone = build()
+    torch.manual_seed(1)
+    scales = []
+    original = bare.update
+
+    def update(new_scale: Any = None) -> None:
+        scales.append(bare.get_scale())
+        original(new_scale)
+        real.append(bare.get_scale())
+
+    bare.update = update  # type: ignore[method-assign]
+    scaled(clone, None, bare)
+    steps = lsviz.open_run(rec.path).steps()
+    assert steps["loss_scale"].tolist() == scales
+    fell = [after < before for before, after in zip(scales, real, strict=True)]
+    assert any(fell)
+    assert steps["skipped"].tolist() == fell
+    assert steps["finite"].tolist() == [not f for f in fell]
+    assert set(steps["lr"].dropna()) == {1e-2}
+    config = lsviz.open_run(rec.path).config
+    assert (config.policy, config.precision) == ("gradscaler:init_scale=4194304,growth_interval=2", "fp16")
+    assert (config.task, config.steps, config.record_every) == ("net", STEPS, 2)
+
+
+def test_weights_are_recorded_as_the_last_backward_left_them(tmp_path: Path) -> None:
+    """Accumulated over both batches, and scaled, though the loop unscales, clips and clears them."""
+    model, scaler = build(), torch.amp.GradScaler("cpu", init_scale=8.0)
+    expected: list[dict[str, Tensor]] = []
+    original = scaler.unscale_
+
+    def unscale(optimizer: torch.optim.Optimizer) -> None:
+        expected.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        original(optimizer)
+
+    scaler.unscale_ = unscale  # type: ignore[method-assign]
+    with lsviz.record(model, tmp_path / "run", scaler=scaler) as rec:
+        scaled(model, rec, scaler)
+    rows = lsviz.open_run(rec.path).exponents(kind="weight_grad")
+    assert len(rows) == STEPS * len(expected[0])
+    for row in rows.to_dict("records"):
+        assert_row(row, expected[row["step"]][row["tensor"]])
+        assert row["loss_scale"] == 8.0
+
+
+def assert_row(row: Any, values: Tensor) -> None:
+    counts, zero, inf, nan, amax = independent_counts(values)
+    histogram = ExponentHistogram.from_dict(row)
+    assert {int(i) - 80: int(n) for i, n in enumerate(histogram.counts) if n} == counts
+    assert (histogram.zero, histogram.inf, histogram.nan, histogram.amax) == (zero, inf, nan, amax)
+
+
+def gradients_by_autograd(model: nn.Module, loss_of: Callable[[], Tensor]) -> dict[str, list[Tensor]]:
+    """Return every module's output gradients from ``torch.autograd.grad`` at the outputs' edges."""
+    edges: list[tuple[str, Any]] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            values = output.values() if isinstance(output, dict) else output
+            edges.extend(
+                (name, get_gradient_edge(value))
+                for value in (values if not isinstance(values, Tensor) else [values])
+                if isinstance(value, Tensor) and value.requires_grad
+            )
+
+        return hook
+
+    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name]
+    loss = loss_of()
+    for handle in handles:
+        handle.remove()
+    found = torch.autograd.grad(loss, [edge for _, edge in edges], allow_unused=True)
+    gradients: dict[str, list[Tensor]] = {}
+    for (name, _), gradient in zip(edges, found, strict=True):
+        if gradient is not None:
+            gradients.setdefault(name, []).append(gradient)
+    return gradients
+
+
+def assert_recorded_as_autograd_has_it(
+    model: nn.Module, loss_of: Callable[[], Tensor], path: Path
+) -> pd.DataFrame:
+    """Record one step of a model and compare every count with an independent one."""
+    state = copy.deepcopy(model.state_dict())
+    torch.manual_seed(3)
+    expected = gradients_by_autograd(model, loss_of)
+    model.load_state_dict(state)
+    torch.manual_seed(3)
+    with lsviz.record(model, path) as rec:
+        loss = loss_of()
+        loss.backward()  # type: ignore[no-untyped-call]
+        rec.step(loss)
+    rows = lsviz.open_run(rec.path).exponents()
+    activations = rows[rows["kind"] == "activation_grad"].set_index("tensor")
+    assert set(activations.index) - {""} == set(expected)
+    for name, gradients in expected.items():
+        assert_row(activations.loc[name].to_dict(), torch.cat([g.flatten() for g in gradients]))
+    weights = rows[rows["kind"] == "weight_grad"].set_index("tensor")
+    named = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert list(weights.index) == list(named)
+    for name, gradient in named.items():
+        assert_row(weights.loc[name].to_dict(), gradient)
+    return rows
+
+
+def test_a_small_gpt2_is_counted_as_autograd_has_it(tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_positions=24, n_embd=32, n_layer=2, n_head=2))
+    words = torch.randint(96, (3, 24))
+    rows = assert_recorded_as_autograd_has_it(
+        model, lambda: model(input_ids=words, labels=words).loss, tmp_path / "gpt2"
+    )
+    assert {"transformer.h.1.attn.c_attn", "lm_head", "transformer.wte.weight"} <= set(rows["tensor"])
+    assert "" not in set(rows["tensor"])  # its outputs are the loss and what lm_head gives
+
+
+def test_a_small_bert_is_counted_as_autograd_has_it(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=96,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            max_position_embeddings=24,
+        )
+    )
+    words, labels = torch.randint(96, (3, 24)), torch.tensor([0, 1, 1])
+    rows = assert_recorded_as_autograd_has_it(
+        model, lambda: model(input_ids=words, labels=labels).loss, tmp_path / "bert"
+    )
+    assert {"bert.encoder.layer.1.attention.self.query", "classifier"} <= set(rows["tensor"])
+
+
+RESNET = """
+import sys
+from pathlib import Path
+try:
+    import torchvision
+except (ImportError, RuntimeError):  # its compiled part is built for another torch; resnet18 needs none of it
+    for name in [n for n in sys.modules if n.startswith("torchvision")]:
+        del sys.modules[name]
+    sys.path.insert(0, sys.argv[2])
+    import torch
+    library = torch.library.Library("torchvision", "DEF")
+    for operation in ("nms", "qnms"):
+        library.define(operation + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+import torch
+from torch import nn
+from tests.training.test_recording import assert_recorded_as_autograd_has_it
+torch.manual_seed(0)
+model = torchvision.models.resnet18(num_classes=5)
+images, labels = torch.randn(2, 3, 64, 64), torch.tensor([1, 4])
+rows = assert_recorded_as_autograd_has_it(
+    model, lambda: nn.functional.cross_entropy(model(images), labels), Path(sys.argv[1]) / "resnet"
+)
+assert {"layer4.1.bn2", "layer1.0.relu", "fc.weight"} <= set(rows["tensor"])
+print(len(set(rows["tensor"])), "tensors")
+"""
+
+
+def test_torchvisions_resnet18_is_counted_as_autograd_has_it(tmp_path: Path) -> None:
+    # In a process of its own: a torchvision that can't be imported breaks transformers and lightning.
+    done = subprocess.run(
+        [sys.executable, "-c", RESNET, str(tmp_path), str(Path(sys.prefix) / "torchvision")],
+        cwd=REPOSITORY,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensors" in done.stdout
+
+
+def test_fp32_rows_are_as_fine_as_a_reference_and_half_ones_are_not(tmp_path: Path) -> None:
+    model, scaler = build(), fresh_scaler()
+    with lsviz.record(model, tmp_path / "fp32") as rec:
+        plain(model, rec)
+    assert lsviz.open_run(rec.path).exponents()["ones"].notna().all()
+    with lsviz.record(model, tmp_path / "half", scaler=scaler) as rec:
+        scaled(model, rec, scaler)
+    # Weights' gradients are FP32 tensors whose values went through FP16.
+    assert lsviz.open_run(rec.path).exponents()["ones"].isna().all()
+
+
+def test_modules_choose_what_is_recorded(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2))
+
+    def tensors(**settings: Any) -> list[str]:
+        with lsviz.record(model, tmp_path / "run", **settings) as rec:
+            model(torch.randn(3, 4)).sum().backward()
+            rec.step()
+        return list(lsviz.open_run(rec.path).exponents()["tensor"])
+
+    weights = ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
+    assert tensors() == ["0", "0.0", "0.1", "1", *weights]
+    assert tensors(modules=["0.*"]) == ["0.0", "0.1", "0.0.weight", "0.0.bias"]
+    assert tensors(modules=["1"], weights=False) == ["1"]
+    assert tensors(activations=False) == weights
+    assert tensors(every=0) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": -1}, "every: a whole number from 0 on"),
+        ({"every": 1.5}, "every: a whole number"),
+        ({"modules": ["nosuch.*"]}, "'nosuch.*' matches none; there are embed, norm"),
+        ({"modules": "embed"}, r"a list of patterns is needed, as \['embed'\]"),
+        ({"scaler": "auto"}, "str tells no loss scale"),
+        ({"scaler": 0}, "must be a positive number"),
+        ({"scaler": float("nan")}, "must be a positive number"),
+        ({"path": ""}, "names no folder"),
+    ],
+)
+def test_arguments_that_can_not_be_used_are_told_at_once(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    values = {"path": tmp_path / "run", **arguments}
+    with pytest.raises(UserError, match=message):
+        lsviz.record(Net(), **values)
+    with pytest.raises(UserError, match=r"torch\.nn\.Module is needed"):
+        lsviz.record(lambda x: x, tmp_path / "run")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("scaler", "policy", "scale"),
+    [
+        (None, "none", 1.0),
+        (1024, "constant:1024", 1024.0),
+        (torch.amp.GradScaler("cpu", enabled=False), "none", 1.0),
+        (torch.amp.GradScaler("cpu", backoff_factor=0.25), "gradscaler:backoff_factor=0.25", 65536.0),
+        (lambda: 32.0, "gradscaler", 32.0),
+    ],
+)
+def test_whatever_scales_the_loss_is_told(scaler: Any, policy: str, scale: float, tmp_path: Path) -> None:
+    layer = nn.Linear(2, 2)
+    with lsviz.record(layer, tmp_path / "run", scaler=scaler) as rec:
+        layer(torch.randn(3, 2)).sum().backward()
+        rec.step(1.0)
+    run = lsviz.open_run(rec.path)
+    assert run.config.policy == policy
+    assert run.steps()["loss_scale"].tolist() == [scale]
+
+
+def test_a_folder_that_is_taken_is_not_touched(tmp_path: Path) -> None:
+    paths = []
+    for _ in range(3):
+        with lsviz.record(Net(), tmp_path / "mine") as rec:
+            rec.step(1.0)
+        paths.append(rec.path.name)
+    assert paths == ["mine", "mine-2", "mine-3"]
+    (tmp_path / "file").write_text("kept")
+    with lsviz.record(Net(), tmp_path / "file") as rec:
+        rec.step(1.0)
+    assert rec.path.name == "file-2"
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_an_exception_in_the_loop_ends_the_run_as_failed(tmp_path: Path) -> None:
+    def fail(error: BaseException, name: str) -> None:
+        with lsviz.record(Net(), tmp_path / name) as rec:
+            rec.step(0.5)
+            raise error
+
+    with pytest.raises(RuntimeError, match="boom"):
+        fail(RuntimeError("boom"), "failed")
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt(), "cancelled")
+    failed = lsviz.open_run(tmp_path / "failed")
+    assert (failed.status.state, failed.status.error) == ("failed", "RuntimeError: boom")
+    assert len(failed.steps()) == 1
+    assert lsviz.open_run(tmp_path / "cancelled").status.state == "cancelled"
+
+
+def train_on(rec: Recording, model: nn.Module) -> list[float]:
+    """Train to the end, with a single warning on the way."""
+    with pytest.warns(RuntimeWarning, match="lsviz stopped recording") as told, rec:
+        losses = plain(model, rec)
+    assert len([w for w in told if "lsviz" in str(w.message)]) == 1
+    assert "Training goes on." in str(told[0].message)
+    return losses
+
+
+def expected_losses() -> list[float]:
+    model = build()
+    torch.manual_seed(1)
+    return plain(model, None)
+
+
+def test_a_folder_that_can_not_be_written_leaves_training_going(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    model = build()
+    torch.manual_seed(1)
+    assert train_on(lsviz.record(model, tmp_path / "file" / "run"), model) == expected_losses()
+
+
+@pytest.mark.parametrize("failing", ["_write_parquet", "write_json", "compact"])
+def test_a_full_disk_leaves_training_going(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build()
+    rec = lsviz.record(model, tmp_path / "run").start()
+    rec._interval = 0.0  # write at every step
+
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(f"lsviz.runs.writer.{failing}", full)
+    torch.manual_seed(1)
+    if failing == "compact":  # which leaves the parts as they are: nothing is lost
+        assert plain(model, rec) == expected_losses()
+        rec.close()
+        assert len(lsviz.open_run(rec.path).steps()) == STEPS
+    else:
+        assert train_on(rec, model) == expected_losses()
+
+
+def test_a_crash_within_a_hook_leaves_training_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    calls = 0
+
+    def crash(*arguments: Any, **settings: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 20:
+            raise ZeroDivisionError("a fault of ours")
+        return ExponentHistogram.empty()
+
+    monkeypatch.setattr("lsviz.training.recorder.tally", crash)
+    torch.manual_seed(1)
+    assert train_on(lsviz.record(model, tmp_path / "run"), model) == expected_losses()
+    status = lsviz.open_run(tmp_path / "run").status
+    assert (status.state, status.error) == (
+        "failed",
+        "recording ended: ZeroDivisionError: a fault of ours",
+    )
+    assert hooks_left(model) == 0
+
+
+def test_where_warnings_are_errors_this_one_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    model = build()
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with lsviz.record(model, tmp_path / "file" / "run") as rec:
+            assert plain(model, rec) == expected_losses()
+    assert "lsviz stopped recording" in capsys.readouterr().err
+
+
+def test_a_model_may_be_copied_and_saved_while_it_is_recorded(tmp_path: Path) -> None:
+    model = build()
+    with lsviz.record(model, tmp_path / "run") as rec:
+        copied = copy.deepcopy(model)
+        torch.save(model, tmp_path / "model.pt")
+        loss_of(copied, torch.randn(16, 6)).backward()  # counts for nothing
+        loss_of(model, torch.randn(16, 6)).backward()
+        rec.step()
+    embed = lsviz.open_run(rec.path).exponents(tensor="embed")
+    assert embed["numel"].tolist() == [16 * 8]
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert loaded(torch.randn(16, 6))["out"].shape == (16, 8)
+
+
+def test_evaluation_between_steps_counts_for_nothing(tmp_path: Path) -> None:
+    model = build()
+    with lsviz.record(model, tmp_path / "run") as rec:
+        with torch.no_grad():
+            model(torch.randn(16, 6))
+        model(torch.randn(16, 6))  # a graph that nobody goes back through
+        loss_of(model, torch.randn(16, 6)).backward()
+        rec.step(metric=0.25)
+    run = lsviz.open_run(rec.path)
+    assert run.exponents(tensor="embed")["numel"].tolist() == [16 * 8]
+    assert run.steps()["metric"].tolist() == [0.25]
+    assert run.status.metric == 0.25
+
+
+def test_a_step_without_backward_has_a_row_and_no_counts(tmp_path: Path) -> None:
+    with lsviz.record(Net(), tmp_path / "run") as rec:
+        rec.step()
+    run = lsviz.open_run(rec.path)
+    assert run.steps()["loss"].isna().tolist() == [True]
+    assert run.exponents().empty
+
+
+def test_a_fused_optimizer_that_skips_by_itself_is_told(tmp_path: Path) -> None:
+    layer = nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    with lsviz.record(layer, tmp_path / "run", scaler=scaler, every=0) as rec:
+        for factor in (1.0, float("inf"), 1.0):
+            loss = layer(torch.randn(3, 4)).sum() * factor
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            rec.step(1.0)
+    steps = lsviz.open_run(rec.path).steps()
+    assert steps["skipped"].tolist() == [False, True, False]
+    assert steps["loss_scale"].tolist() == [1024, 1024, 512]
+
+
+def test_names_see_through_wrappers() -> None:
+    model = nn.DataParallel(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU())))
+    assert list(watched_modules(model)) == ["", "0", "1", "1.0"]
+    assert list(watched_parameters(model)) == ["0.weight", "0.bias"]
+    inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    partly = nn.Sequential(torch.compile(inner, backend="eager"), nn.Linear(2, 1))
+    assert list(watched_modules(partly)) == ["", "0", "1"]
+    assert list(watched_parameters(partly)) == ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
+    partly[1].compile(backend="eager")  # its hooks would be compiled with it
+    assert list(watched_modules(partly)) == ["", "0"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_recording_on_a_gpu_waits_for_it_only_when_it_writes(tmp_path: Path) -> None:
+    model = build().cuda()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cuda")
+    inputs = [x.cuda() for x in batches()]
+    with lsviz.record(model, tmp_path / "run", scaler=scaler) as rec:
+        rec._interval = 1e9
+        for i, x in enumerate(inputs):
+            with torch.autocast("cuda", dtype=torch.float16):
+                loss = loss_of(model, x)
+            torch.cuda.set_sync_debug_mode("error" if i > 1 else "default")
+            scaler.scale(loss).backward()
+            torch.cuda.set_sync_debug_mode("default")
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            torch.cuda.set_sync_debug_mode("error" if i > 1 else "default")
+            rec.step(loss)
+            torch.cuda.set_sync_debug_mode("default")
+    run = lsviz.open_run(rec.path)
+    assert run.recorded_steps() == list(range(len(inputs)))
+    assert run.record.device == "cuda"
