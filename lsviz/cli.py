@@ -292,6 +292,9 @@ def _load_amax(path: Path) -> list[float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this; what is said there is lost, no more
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     try:
         code = app(args=argv, prog_name="lsviz", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -20,6 +20,7 @@ from lsviz.errors import UserError
 from lsviz.jobs.doctor import machine
 from lsviz.jobs.sweep import SweepResult, run_sweep
 from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import RunError
 from lsviz.runs.reproduction import FILE_NAME, Reproduction, RunResult, save_reproduction
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import find_task
@@ -97,7 +98,7 @@ def sweep(
         print_json({"task": task, "runs": runs, "table": _records(table), "reused": done.reused})
     else:
         sweep_table(table)
-    _tell_end(done)
+    _tell_end(done, results)
 
 
 def reproduce(
@@ -106,7 +107,12 @@ def reproduce(
     ] = False,
     jobs: options.Jobs = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder that holds the runs and their result, reproduce.json.")
+        Path | None,
+        typer.Option(
+            parser=options.read_folder,
+            metavar="FOLDER",
+            help="Folder that holds the runs and their result, reproduce.json.",
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -129,14 +135,14 @@ def reproduce(
         results=_results(plan, done),
         curve=_results(curve, done),
     )
-    if not done.stopped:
-        save_reproduction(root / FILE_NAME, document)
     if as_json:
         table = _records(verdict_frame(document.results))
         print_json({**document.model_dump(), "headline": headline(document), "table": table})
     else:
         reproduction_table(document, paper_frame(document))
-    _tell_end(done)
+    if not done.stopped:
+        save_reproduction(root / FILE_NAME, document)
+    _tell_end(done, [*document.results, *document.curve])
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -164,7 +170,11 @@ def _results(plan: Sequence[tuple[str, str, RunConfig]], done: SweepResult) -> l
     results = []
     for experiment, variant, config in plan:
         if config in done.runs:
-            results.append(run_result(done.runs[config], experiment, variant))
+            try:
+                result = run_result(done.runs[config], experiment, variant)
+            except RunError as gone:  # since it finished
+                result = failed_result(config, str(gone), experiment, variant)
+            results.append(result)
         elif config in done.failed:
             results.append(failed_result(config, done.failed[config], experiment, variant))
     return results
@@ -185,9 +195,13 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
-def _tell_end(done: SweepResult) -> None:
+def _tell_end(done: SweepResult, results: Sequence[RunResult]) -> None:
+    told = set(done.failed.values())  # as they happened
+    for result in results:
+        if result.error and result.error not in told:
+            print_error(f"{result.experiment}, {result.variant}, seed {result.seed}: {result.error}")
     if done.stopped:
         print_error("stopped; the same command goes on with what is missing")
         raise typer.Exit(STOPPED)
-    if done.failed:
+    if any(result.error for result in results):
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ from lsviz.analysis.reproduction import VARIANT_LABELS, format_metric, headline
 from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
 from lsviz.policies import Policy, Trace, format_number
 from lsviz.runs.config import RunConfig
-from lsviz.runs.reader import Run
+from lsviz.runs.reader import Run, RunError
 from lsviz.runs.reproduction import Reproduction
 
 if TYPE_CHECKING:
@@ -147,8 +147,11 @@ class SweepProgress:
         if run is None:
             print_error(f"{name}: {error}")
         elif began is not None and not self._live:
-            metric, took = run.status.metric, time.monotonic() - began
-            result = f"{run.record.metric_name} {_cell(metric)}"
+            took = time.monotonic() - began
+            try:
+                result = f"{run.record.metric_name} {_cell(run.status.metric)}"
+            except RunError as error_now:  # removed in this very moment
+                result = str(error_now)
             print_error(f"{self._ended}/{self._total} {name}: {result} ({took:.0f} s)")
         self._show()
 
@@ -229,7 +232,9 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
 
 
 def sweep_table(frame: pd.DataFrame) -> None:
-    """Print one line a policy, its seeds together (`lsviz.analysis.results.spread_frame`)."""
+    """Print one line a policy, its seeds together (`lsviz.analysis.results.spread_frame`), if any."""
+    if frame.empty:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("policy", overflow="fold")
     names = [str(name) for name in frame["metric_name"].dropna().unique()] or ["metric"]
@@ -239,7 +244,7 @@ def sweep_table(frame: pd.DataFrame) -> None:
         seeds = ", ".join(
             [
                 f"{row['seeds']}",
-                *([f"{row['unfinished']} failed"] if row["unfinished"] else []),
+                *([f"{row['unfinished']} unfinished"] if row["unfinished"] else []),
                 *([f"{row['not_finite']} not finite"] if row["not_finite"] else []),
             ]
         )

@@ -25,6 +25,13 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is no number such as 0.5 or 2^-10") from None
 
 
+def read_folder(text: str) -> Path:
+    """Read the folder of an option; an empty text would be the current one."""
+    if not str(text):
+        raise typer.BadParameter("it is empty; give a folder, as runs")
+    return Path(text)
+
+
 _EARLY = f"{_words(ORDERS)} (the last two before unscaling; scaled"
 
 Task = Annotated[str, typer.Option(help=f"What to train: {', '.join(TASKS)}.")]
@@ -51,6 +58,8 @@ MasterWeights = Annotated[
 ]
 RecordEvery = Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")]
 ReferenceEvery = Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")]
-Out = Annotated[Path | None, typer.Option(help="Folder that holds the runs.")]
+Out = Annotated[
+    Path | None, typer.Option(parser=read_folder, metavar="FOLDER", help="Folder that holds the runs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print strict JSON on stdout.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at once; one a CPU by default.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lsviz.cli import main
+from lsviz.jobs.sweep import SweepResult, run_sweep
 from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.training.experiments import Experiment
@@ -67,6 +69,39 @@ def test_a_failed_run_is_told_and_the_others_stand(tmp_path: Path) -> None:
     assert good["metric"] > 0
 
 
+def test_a_run_that_is_gone_or_broken_at_the_end_costs_its_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def train(root: Path, *arguments: object, **settings: object) -> SweepResult:
+        done = run_sweep(root, *arguments, **settings)  # type: ignore[arg-type]
+        first, second, _ = done.runs.values()
+        shutil.rmtree(first.path)
+        (second.path / "steps.parquet").write_bytes(b"PAR1 junk")
+        return done
+
+    monkeypatch.setattr("lsviz.cli_sweep.run_sweep", train)
+    arguments = ["sweep", *TINY, "--policies", "none", "--seeds", "0,1,2", "--out", str(tmp_path / "runs")]
+    assert main([*arguments, "--json"]) == 1
+    told = capsys.readouterr()
+    document = strict(told.out.splitlines()[-1])
+    assert isinstance(document, dict)
+    (row,) = document["table"]
+    assert (row["seeds"], row["unfinished"]) == (3, 2)
+    assert row["mean"] == document["runs"][2]["metric"]
+    assert "seed 0: " in told.err
+    assert "run.json is missing" in told.err
+    assert "seed 1: steps.parquet can't be read" in told.err
+
+
+def test_without_stderr_it_trains_on(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lsviz sweep {' '.join(TINY)} --policies none --seeds 0,1 2>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=clean_environment(), stdout=subprocess.PIPE, text=True
+    )
+    assert done.returncode == 0
+    assert "no scaling" in done.stdout
+
+
 def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lsviz", "sweep", "--task", "digits-mlp", "--jobs", "1"]
     command += ["--policies", "none", "--record-every", "0", "--reference-every", "0"]
@@ -98,6 +133,7 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path: Path) -> None:
         (["--policies", "none", "--jobs", "0"], "jobs: 0"),
         (["--policies", "none", "--steps", "0"], "steps"),
         (["--policies", "none", "--seeds", "-1"], "seed"),
+        (["--policies", "none", "--out", ""], "it is empty; give a folder"),
     ],
 )
 def test_a_wrong_sweep_is_one_line_and_exit_2(

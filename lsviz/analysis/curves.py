@@ -50,6 +50,9 @@ def metric_frame(results: Sequence[RunResult]) -> pd.DataFrame:
         for step, metric in r.history
     ]
     frame = pd.DataFrame(rows, columns=[*METRIC_COLUMNS[:5], "metric"])
+    # Variants as given, their steps in order, also where the first seed lacks some.
+    variant = frame.groupby(METRIC_COLUMNS[:4], sort=False).ngroup()
+    frame = frame.assign(variant_number=variant).sort_values(["variant_number", "step"], kind="stable")
     grouped = frame.groupby(METRIC_COLUMNS[:5], sort=False)["metric"]
     return grouped.agg(mean="mean", low="min", high="max", seeds="count").reset_index()[METRIC_COLUMNS]
 

@@ -82,7 +82,7 @@ def verdict_frame(results: Sequence[RunResult]) -> pd.DataFrame:
         key = (result.experiment, result.variant)
         metrics.setdefault(key, []).append(result.metric)
         tasks[result.experiment] = result.task
-        if result.error and result.metric is None:
+        if result.error:
             unknown.add(key)  # what kept it from ending need not be its policy's fault
     verdicts: list[str | None] = []
     for experiment, variant in zip(frame["experiment"], frame["variant"], strict=True):
@@ -116,17 +116,17 @@ def headline(document: Reproduction) -> str:
     if not harmed or (len(harmed) == 1 and not back):
         return f"{lead}."
     if len(harmed) == 1:
-        return f"{lead}; a constant S brings the one that fails back to FP32."
+        return f"{lead}; a constant S brings the one that suffers back to FP32."
     brought = "all" if len(back) == len(harmed) else "none" if not back else f"{len(back)}"
     return f"{lead}; a constant S brings {brought} of the {len(harmed)} that suffer back to FP32."
 
 
 def _brought_back(unscaled: Mapping[str, Any], constant: Mapping[str, Any] | None) -> bool:
-    """Return whether every seed at a constant S is beyond every one at S = 1, and all are as FP32."""
+    """Return whether all seeds at a constant S are as FP32, and beyond those at S = 1 or their NaN."""
     if constant is None or constant["verdict"] not in ("as FP32", "better"):
         return False
     apart = constant["low"] > unscaled["high"] or constant["high"] < unscaled["low"]
-    return bool(apart) or math.isnan(unscaled["mean"])
+    return bool(apart) or bool(unscaled["not_finite"])
 
 
 def format_metric(mean: float, spread: float | None = None) -> str:

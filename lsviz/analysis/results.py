@@ -96,9 +96,9 @@ def spread_frame(results: Sequence[RunResult]) -> pd.DataFrame:
 
 def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
     first = group[0]
-    frame = pd.DataFrame([result.model_dump() for result in group])
-    metric = frame["metric"].astype("float64")
     whole = [r for r in group if r.error is None]
+    frame = pd.DataFrame([r.model_dump() for r in whole], columns=["metric", "flushed"])
+    metric = frame["metric"].astype("float64")
     steps = sum(r.steps for r in whole)
     layers = pd.DataFrame([r.layers for r in whole]).mean()
     return {

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ import psutil
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from lsviz.jobs.launching import worker_command, worker_environment
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.schema import RunStatus, State
@@ -35,14 +35,13 @@ def submit_run(root: Path, config: RunConfig) -> Run:
         RunFolderError: The folder can't be written.
     """
     path = create_run(root, config)
-    environment = {**os.environ, "LSVIZ_RUN_ID": path.name, "PYTHONUNBUFFERED": "1"}
     with (path / "log.txt").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "lsviz.jobs.worker", str(path.resolve())],
+            worker_command(str(path.resolve())),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=worker_environment(LSVIZ_RUN_ID=path.name),
             start_new_session=True,
         )
     _children[child.pid] = child

@@ -11,8 +11,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -24,6 +24,7 @@ from typing import IO, Final
 from filelock import FileLock, Timeout
 
 from lsviz.errors import UserError
+from lsviz.jobs.launching import worker_command, worker_environment
 from lsviz.jobs.manager import live_status, settle_run
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, RunError, open_run
@@ -33,6 +34,9 @@ from lsviz.runs.writer import RunFolderError, create_run
 
 LOCK: Final = ".sweep.lock"
 MAX_RUNS: Final = 10_000
+POLL_SECONDS: Final = 0.2
+GRACE_SECONDS: Final = 30.0
+"""A worker that is asked to stop and is still there after so long is ended."""
 
 
 class SweepError(UserError):
@@ -78,9 +82,9 @@ def finished_runs(root: Path) -> dict[RunConfig, Run]:
 
 
 def _is_whole(run: Run) -> bool:
-    run.steps()
+    steps = len(run.steps())
     run.recorded_steps()
-    return not run.problems
+    return steps == run.config.steps and not run.problems
 
 
 def run_sweep(
@@ -156,22 +160,30 @@ class _Crew:
             self._waiting.put(config)
         self._ended: SimpleQueue[tuple[RunConfig, Run | None, str]] = SimpleQueue()
         self._workers: dict[int, _Worker] = {}  # by thread
-        self._stop = threading.Event()
+        # Plain values, set by signals: what has a lock might be held by what the signal interrupts.
+        self._stop = False
+        self._kill = False
+        self._asked: float | None = None
 
     def work(self, done: dict[RunConfig, Run], observe: Observer) -> tuple[dict[RunConfig, str], bool]:
         """Train all; add what finished to ``done`` and return what failed and whether it was stopped."""
         failed: dict[RunConfig, str] = {}
         if not self._size:
             return failed, False
-        with _calling_on_signals(self._halt), ThreadPoolExecutor(self._size) as threads:
+        wanted = self._waiting.qsize() + len(done)
+        with _calling_on_signals(self._on_signal), ThreadPoolExecutor(self._size) as threads:
             under_way = {threads.submit(self._serve) for _ in range(self._size)}
             try:
                 while under_way or not self._ended.empty():
                     under_way = self._settle(under_way, done, failed, observe)
+                    self._halt_if_asked()
             except BaseException:
-                self._halt()  # else the pool would wait until all the rest is trained
+                self._stop = True  # else the pool would wait until all the rest is trained
+                while under_way:
+                    self._halt_if_asked()
+                    under_way = wait(under_way, timeout=POLL_SECONDS).not_done
                 raise
-        return failed, self._stop.is_set()
+        return failed, self._stop and len(done) + len(failed) < wanted
 
     def _settle(
         self,
@@ -180,7 +192,7 @@ class _Crew:
         failed: dict[RunConfig, str],
         observe: Observer,
     ) -> set[Future[None]]:
-        finished, still = wait(under_way, timeout=0.2, return_when=FIRST_COMPLETED)
+        finished, still = wait(under_way, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
         while True:
             try:
                 config, run, error = self._ended.get_nowait()
@@ -198,7 +210,7 @@ class _Crew:
     def _serve(self) -> None:
         """One thread: take configs until none waits; a worker that dies costs its run alone."""
         try:
-            while not self._stop.is_set():
+            while not self._stop:
                 try:
                     config = self._waiting.get_nowait()
                 except Empty:
@@ -208,9 +220,11 @@ class _Crew:
                 try:
                     state, error = self._execute(path)
                     run = open_run(path) if state == "finished" else None
+                    if state == "failed" and (unsettled := open_run(path)).status.live:
+                        settle_run(unsettled, state, error)  # it could not note its own end
                 except RunError as gone:  # its folder, or what tells of it, is not there any more
                     run, state, error = None, "failed", str(gone)
-                if run is not None or not self._stop.is_set():
+                if run is not None or not self._stop:
                     self._ended.put((config, run, error or state))
         finally:
             self._dismiss()
@@ -222,17 +236,23 @@ class _Crew:
         next run with it unbegun: that run gets a worker of its own.
         """
         for _ in range(2):
-            answer = self._worker(path).execute(path)
+            try:
+                answer = self._worker(path).execute(path)
+            except OSError as error:
+                settle_run(open_run(path), "failed", str(error))
+                raise SweepError(f"can't start a process to train in: {error.strerror}") from None
             if answer is not None:
                 return answer
             self._dismiss()
             status = live_status(open_run(path))
-            if status.state != "queued" or self._stop.is_set():
+            if status.state != "queued" or self._stop:
                 break
         if status.state == "queued":
-            unbegun = "its process ended before the run began; log.txt tells why"
-            state: State = "cancelled" if self._stop.is_set() else "interrupted"
-            status = settle_run(open_run(path), state, None if self._stop.is_set() else unbegun)
+            run = open_run(path)
+            state: State = "cancelled" if self._stop else "interrupted"
+            unbegun = "its process ended before the run began"
+            unbegun += "; log.txt tells why" if run.log_tail() else ""
+            status = settle_run(run, state, None if self._stop else unbegun)
         return status.state, status.error
 
     def _worker(self, path: Path) -> _Worker:
@@ -244,8 +264,6 @@ class _Crew:
             worker = None
         if worker is None:
             worker = self._workers[mine] = _Worker(path)
-            if self._stop.is_set():
-                worker.stop()
         return worker
 
     def _dismiss(self) -> None:
@@ -253,10 +271,23 @@ class _Crew:
         if worker is not None:
             worker.close()
 
-    def _halt(self) -> None:
-        self._stop.set()
+    def _on_signal(self) -> None:
+        now = time.monotonic()
+        if self._asked is None:
+            self._asked = now
+        # One Ctrl+C can come as two signals in a moment; a second one means it.
+        self._kill = self._kill or now - self._asked > 0.5
+        self._stop = True
+
+    def _halt_if_asked(self) -> None:
+        """Ask the workers to stop once it is time, and end those that do not in GRACE_SECONDS."""
+        if not self._stop:
+            return
+        if self._asked is None:
+            self._asked = time.monotonic()
+        kill = self._kill or time.monotonic() - self._asked > GRACE_SECONDS
         for worker in list(self._workers.values()):
-            worker.stop()
+            worker.stop(kill=kill)
 
 
 class _Worker:
@@ -266,16 +297,17 @@ class _Worker:
     """
 
     def __init__(self, first: Path) -> None:
+        self._told = False
         with contextlib.ExitStack() as stack:
             log: IO[bytes] | int = subprocess.DEVNULL
             with contextlib.suppress(OSError):  # a full disk, or a folder that is gone already
                 log = stack.enter_context((first / "log.txt").open("ab"))
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "lsviz.jobs.worker", "-"],
+                worker_command("-", str(os.getpid())),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env=worker_environment(),
                 text=True,
                 start_new_session=True,  # Ctrl+C reaches this process alone, which then stops its workers
             )
@@ -301,10 +333,13 @@ class _Worker:
         document = json.loads(answer)
         return document["state"], document["error"]
 
-    def stop(self) -> None:
-        """Ask it to cancel the run in hand, if any, and to end."""
+    def stop(self, *, kill: bool = False) -> None:
+        """Ask it, once, to cancel the run in hand, if any, and to end; or end it."""
+        if self._told and not kill:
+            return
+        self._told = True
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
 
     def close(self) -> None:
         """Let it end, which it does when nothing more can come."""

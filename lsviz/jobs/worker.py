@@ -1,7 +1,7 @@
 """Executing runs: ``execute_run`` in this process, ``python -m lsviz.jobs.worker RUN`` in its own.
 
-``python -m lsviz.jobs.worker -`` reads run folders from stdin, a JSON string a line, and answers
-each with a line of JSON on stdout as it ends.
+``python -m lsviz.jobs.worker - PID`` reads run folders from stdin, a JSON string a line, and answers
+each with a line of JSON on stdout as it ends; it stops once its parent is not PID any more.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class StopFlag:
     """
 
     def __init__(self, parent: int | None = None) -> None:
-        self._event = threading.Event()
+        self._set = False  # no Event: a signal that comes while one is being set would wait for ever
         self._parent = parent
 
     def __bool__(self) -> bool:
-        return self._event.is_set() or (self._parent is not None and os.getppid() != self._parent)
+        return self._set or (self._parent is not None and os.getppid() != self._parent)
 
     def set(self) -> None:
         """Ask the run to stop after the step in hand."""
-        self._event.set()
+        self._set = True
 
 
 @contextmanager
@@ -146,6 +146,8 @@ def execute_many(
         path = Path(json.loads(line))  # whatever characters a folder has
         state, reason = "failed", None
         with stop_on_signals(parent) as stop:
+            if stop:
+                return
             log_to(path)
             try:
                 state = execute_run(path, stop)
@@ -169,7 +171,8 @@ def _log_to(path: Path) -> None:
 def main(argv: list[str]) -> int:
     """Execute the run in the given folder, or all that stdin names; status and log tell the rest."""
     if argv[0] == "-":
-        parent = os.getppid()
+        # Given, not asked for: the parent may be gone before this line is reached.
+        parent = int(argv[1]) if len(argv) > 1 else None
         # Answers have a stream of their own, so that nothing that a library prints is taken for one.
         with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as answers:
             os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -51,7 +51,10 @@ class Run:
             RunError: It is missing, no JSON, or from a newer lsviz.
         """
         path = self.path / "run.json"
-        changed = path.stat().st_mtime_ns if path.exists() else 0
+        try:
+            changed = path.stat().st_mtime_ns
+        except OSError:
+            changed = 0
         if self._record is not None and self._record[0] == changed:
             return self._record[1]
         record = _load_document(path, RunRecord)
@@ -159,14 +162,15 @@ class Run:
             ended = whole.exists()
             files = [whole] if ended else sorted(self.path.glob(f"{name}-*.parquet"))
             try:
-                tables = [t for f in files if (t := self._read(f, filters, tensor, wanted)) is not None]
+                found = [self._read(f, filters, tensor, wanted, schema) for f in files]
+                tables = [table for table in found if table is not None]
             except FileNotFoundError:
                 time.sleep(0.01 * attempt)
                 continue
             if not ended and whole.exists():
                 continue  # some parts may have been gone before they were listed
             empty = pa.schema([schema.field(c) for c in wanted]).empty_table()
-            return pa.concat_tables([t.cast(empty.schema) for t in tables]) if tables else empty
+            return pa.concat_tables(tables) if tables else empty
         raise RunError(f"{self.path.name}: {name} keeps changing; try again")
 
     def _read(
@@ -175,15 +179,17 @@ class Run:
         filters: list[Filter] | None,
         tensor: str | None,
         columns: list[str],
+        schema: pa.Schema,
     ) -> pa.Table | None:
+        expected = pa.schema([schema.field(c) for c in columns])
         try:
             if tensor is not None and not file.stem[-1].isdigit():
                 groups = _row_groups(file, tensor)
                 if groups is not None:
-                    return _read_row_groups(file, groups, filters, columns)
+                    return _read_row_groups(file, groups, filters, columns).cast(expected)
             return pq.read_table(
                 file, filters=filters, columns=columns, page_checksum_verification=True, partitioning=None
-            )
+            ).cast(expected)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:

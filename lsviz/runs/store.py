@@ -75,7 +75,10 @@ class RunStore:
 
     def _scan(self) -> Iterator[Run | BrokenRun]:
         for folder in self._folders():
-            if not (folder / "run.json").exists():
+            try:
+                if not (folder / "run.json").exists():
+                    continue
+            except OSError:  # a folder that can't be looked into, as a file system's lost+found
                 continue
             try:
                 yield open_run(folder)

@@ -83,6 +83,12 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
     record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
     hidden = root / f".{run_id}.tmp"
     try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise RunFolderError(
+            f"can't write runs to {str(root)!r}: its name is no UTF-8, as Parquet needs it; choose another"
+        ) from None
+    try:
         root.mkdir(parents=True, exist_ok=True)
         hidden.mkdir()
         write_json(hidden / "run.json", record.model_dump())

@@ -76,7 +76,7 @@ def test_the_table_says_mean_spread_shares_and_finding() -> None:
     assert "76.9" in row["paper"]
     assert (
         headline(made)
-        == "0 of 1 experiments need no loss scaling; a constant S brings the one that fails back to FP32."
+        == "0 of 1 experiments need no loss scaling; a constant S brings the one that suffers back to FP32."
     )
 
 

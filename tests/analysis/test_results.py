@@ -105,7 +105,9 @@ def test_a_run_with_a_table_that_can_not_be_read_is_no_whole_result(
     assert found.error is not None
     assert "exponents.parquet can't be read" in found.error
     assert found.metric == run_result(unscaled_run).metric
-    assert spread_frame([found]).iloc[0]["unfinished"] == 1
+    variant = {"variant": found.variant, "experiment": found.experiment}
+    row = spread_frame([found, result(seed=1, metric=0.5, **variant)]).iloc[0]
+    assert (row["seeds"], row["unfinished"], row["mean"]) == (2, 1, 0.5)
 
 
 def test_no_results_make_an_empty_frame() -> None:

@@ -161,6 +161,62 @@ def test_workers_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
     assert RunStore.at(tmp_path).list_runs()[0].status.step < LONG
 
 
+def test_a_sweep_killed_at_once_leaves_no_run_that_goes_on(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.jobs.test_sweep import *;"
+        f"run_sweep(Path({str(tmp_path)!r}), [config(0, steps=3000)], jobs=1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=clean_environment())
+    wait_for(lambda: workers_of(psutil.Process(process.pid)))  # which now imports
+    workers = workers_of(psutil.Process(process.pid))
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    assert [run.status.state for run in RunStore.at(tmp_path).list_runs()] == ["queued"]
+
+
+@pytest.mark.parametrize("who", ["sweep", "worker"])
+def test_signals_on_each_others_heels_stop_it_too(who: str, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.jobs.test_sweep import *;"
+        f"done = run_sweep(Path({str(tmp_path)!r}), [config(0, steps=LONG)], jobs=1);"
+        "sys.exit(7 if done.stopped else 3)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, env=clean_environment())
+    wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
+    (worker,) = workers_of(psutil.Process(process.pid))
+    target = process.pid if who == "sweep" else worker.pid
+    for _ in range(3000):
+        os.kill(target, signal.SIGTERM)
+        if not psutil.pid_exists(target):
+            break
+    assert process.wait(60) == (7 if who == "sweep" else 3)
+    assert RunStore.at(tmp_path).list_runs()[0].status.state in ("cancelled", "interrupted")
+
+
+def test_workers_do_not_import_what_lies_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('the random.py of a user')")
+    monkeypatch.chdir(tmp_path)
+    assert list(run_sweep(tmp_path / "runs", [config()], jobs=1).runs) == [config()]
+
+
+def test_a_finished_run_without_its_tables_is_trained_again(tmp_path: Path) -> None:
+    first = run_sweep(tmp_path, [config()], jobs=1).runs[config()]
+    for table in first.path.glob("*.parquet"):
+        table.unlink()
+    assert run_sweep(tmp_path, [config()], jobs=1).reused == 0
+
+
+def test_stopped_when_nothing_is_missing_is_not_stopped(tmp_path: Path) -> None:
+    def stop(config: RunConfig, run: Run | None, error: str) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert not run_sweep(tmp_path, [config()], jobs=1, observe=stop).stopped
+
+
 def test_a_run_that_a_person_cancels_costs_itself_alone(tmp_path: Path) -> None:
     long = config(0, steps=LONG)
 
@@ -194,7 +250,7 @@ def test_a_run_whose_folder_goes_costs_itself_alone(tmp_path: Path) -> None:
 def test_a_worker_that_can_not_begin_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken" / "pyarrow").mkdir(parents=True)
     (tmp_path / "broken" / "pyarrow" / "__init__.py").write_text("raise ImportError('no such luck')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    monkeypatch.syspath_prepend(str(tmp_path / "broken"))  # workers look where this process does
     done = run_sweep(tmp_path / "runs", [config(0)], jobs=1)
     assert "ended before the run began" in done.failed[config(0)]
     (run,) = RunStore.at(tmp_path / "runs").list_runs()
@@ -237,9 +293,8 @@ def test_an_error_of_its_own_ends_the_sweep_at_once(tmp_path: Path) -> None:
 def test_any_name_of_a_folder_is_run_or_refused(tmp_path: Path) -> None:
     for name in ("new\nline", "ä 漢"):
         assert list(run_sweep(tmp_path / name, [config()], jobs=1).runs) == [config()]
-    # Parquet files can't have a name that is no UTF-8: that must end, and say so.
-    done = run_sweep(tmp_path / os.fsdecode(b"bad\xff"), [config()], jobs=1)
-    assert "can't encode" in done.failed[config()]
+    with pytest.raises(RunFolderError, match="is no UTF-8"):
+        run_sweep(tmp_path / os.fsdecode(b"bad\xff"), [config()], jobs=1)
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path) -> None:
