@@ -34,6 +34,7 @@ class RunShares:
         total: Flushed share of all layers' values together.
         overflow: Layer -> share of its values that became Inf or NaN.
         highest_scale: The largest S of any layer.
+        zero: Share of all layers' values that are zero, for whatever reason; None where none was recorded.
     """
 
     precision: str
@@ -43,6 +44,7 @@ class RunShares:
     total: float
     overflow: Mapping[str, float] = field(default_factory=dict)
     highest_scale: float = 0.0
+    zero: float | None = None
 
     @property
     def scale_words(self) -> str:
@@ -79,6 +81,7 @@ def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Se
         flushed={k: float(by_layer["flushed"][k]) for k in layers if k in by_layer["flushed"]},
         total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
         overflow={k: float(by_layer["overflow"][k]) for k in layers if k in by_layer["overflow"]},
+        zero=float(recorded["zero"].sum() / numel) if (numel := recorded["numel"].sum()) else None,
     )
 
 
@@ -111,7 +114,7 @@ def finding(runs: Sequence[RunShares]) -> str:
     """Return one or two sentences on what the spectra of one to four runs show."""
     shown = [run for run in runs if run.flushed]
     if not shown:
-        return "No gradients with an FP32 reference were recorded at this step."
+        return _without_reference(runs)
     worst = max(shown, key=lambda run: (bool(run.overflowed), run.total))
     if worst.overflowed or worst.total > HEALTHY:
         sentences = [_loss(worst)]
@@ -125,6 +128,19 @@ def finding(runs: Sequence[RunShares]) -> str:
             sentences.append(f"{_lead(best)}, {kept} of the gradient survives.")
         return " ".join(sentences)
     return "Nearly all gradients survive in every run." if len(shown) > 1 else _loss(worst)
+
+
+def _without_reference(runs: Sequence[RunShares]) -> str:
+    """Tell of recorded loops, which have no FP32 pass beside them: what FP16 lost can't be told there."""
+    known = [run for run in runs if run.zero is not None]
+    if not known:
+        return "No gradients were recorded at this step."
+    if len(known) == 1 and known[0].precision == "fp32":
+        return f"In FP32, {format_percent(known[0].zero or 0.0)} of the gradient values are zero."
+    lost = ", ".join(f"{format_percent(run.zero or 0.0)} {_lead(run, lower=True)}" for run in known)
+    return (
+        f"Zero among the gradient values: {lost}. Without an FP32 reference nobody can tell which FP16 lost."
+    )
 
 
 def _loss(run: RunShares) -> str:
@@ -149,8 +165,10 @@ def _loss(run: RunShares) -> str:
     return f"{lead}, {hit} loses {format_percent(run.flushed[hit])} of its gradient."
 
 
-def _lead(run: RunShares) -> str:
+def _lead(run: RunShares, *, lower: bool = False) -> str:
     if run.precision == "fp32":
-        return "In FP32"
-    lead = "Without loss scaling" if run.policy == "none" else f"With S = {format_scale(run.loss_scale)}"
-    return lead if run.precision == "fp16" else f"{lead} in {run.precision.upper()}"
+        lead = "In FP32"
+    else:
+        lead = "Without loss scaling" if run.policy == "none" else f"With {run.scale_words}"
+        lead = lead if run.precision == "fp16" else f"{lead} in {run.precision.upper()}"
+    return lead[0].lower() + lead[1:] if lower else lead

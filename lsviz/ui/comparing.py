@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from lsviz.analysis.compare import difference_frame, run_label, settings_and_results, update_label
+from lsviz.analysis.cost import cost_finding
 from lsviz.analysis.findings import format_scale
 from lsviz.analysis.view import RunView
 from lsviz.charts.views import timelines_figure
@@ -72,6 +73,10 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
     frame.index = [name if key == "metric" else key.replace("_", " ") for key in frame.index]
     st.subheader("What differs" if len(views) > 1 else "Settings and results")
     st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
+    costs = [cost_finding(view.steps, view.record.config) for view in views]
+    for label, cost in zip(labels, costs, strict=True):
+        if cost:
+            st.caption(plain(f"{label}: {cost}"))
 
 
 def _default(runs: list[Run]) -> list[str]:
@@ -91,7 +96,7 @@ def _option(run: Run) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value != value:
         return "–"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

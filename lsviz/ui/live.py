@@ -7,6 +7,7 @@ import time
 import streamlit as st
 
 from lsviz.analysis.compare import run_label
+from lsviz.analysis.cost import cost_finding
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.view import RunView
 from lsviz.charts.theme import policy_colour
@@ -132,6 +133,9 @@ def _show_figures(view: RunView) -> None:
         format_percent(float(view.flushed["flushed"].iloc[-1])) if len(view.flushed) else "–",
         help="Share of the values at all layers' outputs that FP32 has and FP16 lost.",
     )
+    cost = cost_finding(steps, view.record.config)
+    if cost:
+        st.caption(plain(cost))
 
 
 def _time_left(view: RunView) -> str:

@@ -13,6 +13,10 @@ def shares(policy: str, *flushed: float, precision: str = "fp16", scale: float =
     return RunShares(precision, policy, scale, dict(zip(LAYERS, flushed, strict=False)), total)
 
 
+def without_reference(policy: str, zero: float, precision: str = "fp16") -> RunShares:
+    return RunShares(precision, policy, 1024.0, {}, 0.0, zero=zero)
+
+
 NONE = shares("none", 1.0, 1.0, 0.2, scale=1.0)
 CONSTANT = shares("constant:1024", 0.001, 0.0, 0.0)
 
@@ -37,8 +41,17 @@ CONSTANT = shares("constant:1024", 0.001, 0.0, 0.0)
             "Without loss scaling, the lowest 2 of 3 layers receive nothing. "
             "In FP32, all of the gradient survives.",
         ),
-        ([shares("none")], "No gradients with an FP32 reference were recorded at this step."),
-        ([], "No gradients with an FP32 reference were recorded at this step."),
+        ([shares("none")], "No gradients were recorded at this step."),
+        ([], "No gradients were recorded at this step."),
+        (  # loops of one's own, without a reference
+            [without_reference("none", 0.25), without_reference("gradscaler", 0.5)],
+            "Zero among the gradient values: 25 % without loss scaling, 50 % with S = 1,024. "
+            "Without an FP32 reference nobody can tell which FP16 lost.",
+        ),
+        (
+            [without_reference("none", 0.25, "fp32")],
+            "In FP32, 25 % of the gradient values are zero.",
+        ),
     ],
 )
 def test_sentences(runs: list[RunShares], sentence: str) -> None:

@@ -1,0 +1,62 @@
+"""What recording costs a run, from its steps table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lsviz.analysis.findings import format_percent
+from lsviz.runs.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingCost:
+    """Recording in time.
+
+    Attributes:
+        ms_per_step: Median milliseconds of a step that records nothing.
+        ms_per_recording: Milliseconds that a recorded step takes longer: medians of both kinds compared,
+            or, where every step is recorded, the median of what it measured of itself.
+        share: Of the run's whole time that went into it.
+    """
+
+    ms_per_step: float
+    ms_per_recording: float
+    share: float
+
+
+def recording_cost(steps: pd.DataFrame, config: RunConfig) -> RecordingCost | None:
+    """Return what recording and reference cost; None where nothing was recorded, or nothing yet.
+
+    Args:
+        steps: The steps table.
+        config: Tells which steps are recorded.
+    """
+    if steps.empty:
+        return None
+    due = pd.Series(False, index=steps.index)
+    for every in (config.record_every, config.reference_every):
+        if every:
+            due |= steps["step"] % every == 0
+    if not due.any():
+        return None
+    whole = steps["ms"] + steps["ms_recording"]
+    bare = float(whole[~due].median()) if (~due).any() else float(steps["ms"].median())
+    longer = float(whole[due].median()) - bare if (~due).any() else float(steps["ms_recording"].median())
+    longer = max(0.0, longer)
+    total = float(whole.sum())
+    share = min(1.0, longer * int(due.sum()) / total) if total > 0 else 0.0
+    return None if math.isnan(longer) else RecordingCost(bare, longer, share)
+
+
+def cost_finding(steps: pd.DataFrame, config: RunConfig) -> str:
+    """Return what recording costs in one sentence; empty where nothing was recorded."""
+    cost = recording_cost(steps, config)
+    if cost is None:
+        return ""
+    return (
+        f"Recording takes {cost.ms_per_recording:.3g} ms at each recorded step (a step takes "
+        f"{cost.ms_per_step:.3g}): {format_percent(cost.share)} of the time."
+    )
