@@ -18,9 +18,13 @@ check: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check tensorboard
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.counting
+	$(BIN)/python -m benchmarks.recorder
+	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.pages
 
 # The runs behind the lessons, each recorded 25 times (those that the pages open on come last), and the table beside the paper (about 35 minutes on two cores).
 samples: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""Counting the exponents of 8 M values: against torch.histc (as wandb.watch counts) and one abs-max pass."""
+"""Counting the exponents of 8 M values: against what others count with, and one pass over the memory."""
 
 from __future__ import annotations
 
@@ -6,32 +6,44 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.timing import median_seconds, report, save
-from lsviz.training.counting import count_exponents
+from lsviz.training.counting import count_exponents, histograms, tally_by_torch
 
 VALUES = 8_000_000
 
 
+def ways_to_count(values: Tensor) -> dict[str, Callable[[], object]]:
+    """Return ways to count one tensor; those that take no half get it as FP32."""
+    floats = values.float()
+    array = floats.numpy()
+    fields = (floats.view(torch.int32) >> 23) & 255
+    return {
+        "torch.histc, 64 linear bins": lambda: torch.histc(floats, bins=64),
+        "torch.bincount of exponent fields": lambda: torch.bincount(fields, minlength=256),
+        "numpy.histogram, 64 bins": lambda: np.histogram(array, bins=64),
+        "x.abs().max()": lambda: values.abs().max(),
+        "count_exponents": lambda: count_exponents(values),
+        "count_exponents, with rounding": lambda: count_exponents(values, rounding=True),
+        "count_exponents by torch operations": lambda: histograms([tally_by_torch(values)]),
+    }
+
+
 def main() -> None:
-    """Measure FP32 and FP16 values and save the ratios."""
+    """Measure values over 33 binades and values like a layer's gradients, in FP32 and FP16."""
     torch.manual_seed(0)
-    single = torch.randn(VALUES) * torch.exp2(torch.randint(-30, 3, (VALUES,)).float())
+    wide = torch.randn(VALUES) * torch.exp2(torch.randint(-30, 3, (VALUES,)).float())
+    layer = torch.randn(VALUES) * 1e-3
     tables = {}
-    for name, values in (("FP32", single), ("FP16", single.half())):
-        floats = values.float()
-        array = floats.numpy()
-        ways: dict[str, Callable[[], object]] = {
-            "torch.histc, 64 linear bins": lambda f=floats: torch.histc(f, bins=64),  # type: ignore[misc]
-            "x.abs().max()": lambda v=values: v.abs().max(),  # type: ignore[misc]
-            "numpy.histogram, 64 bins": lambda a=array: np.histogram(a, bins=64),  # type: ignore[misc]
-            "count_exponents": lambda v=values: count_exponents(v),  # type: ignore[misc]
-            "count_exponents, with rounding": lambda v=values: count_exponents(v, rounding=True),  # type: ignore[misc]
-        }
-        title = f"{VALUES:,} values, {name}"
-        tables[title] = report(
-            title, "torch.histc, 64 linear bins", median_seconds(ways, rounds=5, warm_up=1)
-        )
+    for shape, single in (("33 binades", wide), ("normal, sigma 1e-3", layer)):
+        for name, values in (("FP32", single), ("FP16", single.half())):
+            title = f"{VALUES:,} values, {name}, {shape}, {torch.get_num_threads()} threads"
+            seconds = median_seconds(ways_to_count(values), rounds=9, warm_up=2)
+            tables[title] = report(title, "torch.histc, 64 linear bins", seconds)
+            to_pass = seconds["count_exponents"] / seconds["x.abs().max()"]
+            print(f"  count_exponents against one x.abs().max(): {to_pass:.2f} x")
+            tables[title]["count_exponents / x.abs().max()"] = to_pass
     save("counting", tables)
 
 

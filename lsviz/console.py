@@ -317,7 +317,7 @@ def doctor_table(report: Mapping[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in report["versions"].items():
         table.add_row(name, Text(value or "missing"))
-    for name in ("cpu", "gpu", "engine", "runs"):
+    for name in ("cpu", "gpu", "device", "engine", "kernel", "runs"):
         table.add_row(name, Text(str(report[name] or "none")))
     console.print(table)
     for line in report["missing"]:

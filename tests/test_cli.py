@@ -178,6 +178,8 @@ def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
     assert isinstance(report, dict)
     assert report["versions"]["torch"]
     assert "FP16" in report["engine"]
+    assert report["kernel"].startswith("compiled loops")
+    assert report["device"] in ("cpu", "cuda")
     assert "torch" in lsviz("doctor", cwd=tmp_path).stdout
 
 

@@ -13,23 +13,28 @@ import psutil
 
 from lsviz.runs.store import default_root
 
-PACKAGES = ("torch", "streamlit", "plotly", "pandas", "numpy", "pyarrow", "pydantic", "scikit-learn")
+PACKAGES = (*("torch", "streamlit", "plotly", "pandas", "numpy", "pyarrow", "pydantic", "scikit-learn"),)
 
 
 def diagnose() -> dict[str, Any]:
-    """Return versions, devices, engine and a list of what is missing with the way to get it.
+    """Return versions, device, engine, kernel and a list of what is missing with the way to get it.
+
+    ``device`` is what ``--device auto`` takes, ``engine`` how FP16 is computed there, ``kernel`` what counts
+    exponents there.
 
     Imports torch where it is installed; everything is JSON.
     """
     versions: dict[str, str | None] = {"lsviz": _version("lsviz"), "python": platform.python_version()}
     versions.update({name: _version(name) for name in PACKAGES})
     missing = [f"{name}: pip install {name}" for name, number in versions.items() if number is None]
-    gpu = engine = None
+    gpu = engine = device = kernel = None
     if versions["torch"] is not None:
+        from lsviz.training.counting import kernel_description
         from lsviz.training.engine import Engine
 
         found = Engine.resolve("fp16", "auto")
-        engine = found.description
+        engine, device = found.description, found.device.type
+        kernel = kernel_description(device)
         if found.device.type == "cuda":
             gpu = found.device_name
         else:
@@ -39,7 +44,9 @@ def diagnose() -> dict[str, Any]:
         "cpu": f"{platform.machine()}, {psutil.cpu_count(logical=False) or psutil.cpu_count()} cores, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "gpu": gpu,
+        "device": device,
         "engine": engine,
+        "kernel": kernel,
         "runs": str(default_root().resolve()),
         "missing": missing,
     }

@@ -1,6 +1,6 @@
 """Counting the exponents of a tensor's values where they lie, by their bits.
 
-On the CPU compiled loops count (`lsviz.training.kernels`); on a GPU, or where numba is missing, torch
+On the CPU compiled loops count (`lsviz.training.kernels`); on a GPU, or without a C compiler, torch
 operations do, which never wait for the device: a `Tally` stays where its tensor was until
 `histograms` fetches all of them at once.
 """
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +27,7 @@ from lsviz.exponents import (
     ExponentHistogram,
     overflow_significand,
 )
+from lsviz.training import kernels
 
 _BIAS: Final = 127
 _MANTISSA_BITS: Final = 23
@@ -36,9 +36,9 @@ _INF: Final = 0x7F800000
 _FIELDS: Final = 256
 _NO_EXPONENT: Final = _FIELDS - 1
 """The exponent field of Inf and NaN."""
-_CLASSES: Final = 8
-_ONE: Final = _CLASSES - 1
-"""The class of a mantissa of 0; class i before it: i of the limits are reached."""
+_CLASSES: Final = kernels.CLASSES
+_ONE: Final = kernels.ONE
+_FORMS: Final = {torch.float32: kernels.FP32, torch.float16: kernels.FP16, torch.bfloat16: kernels.BF16}
 
 _PAST_MANTISSA: Final = {
     # First mantissa past the rounding point: the point itself, or the one after it where the tie
@@ -107,10 +107,10 @@ def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogra
     values = values.detach()
     if values.dtype == torch.float64:
         return ExponentHistogram.of(values.cpu().numpy())
-    kernels = compiled_kernels() if values.device.type == "cpu" else None
-    if kernels is None:
+    library = compiled_kernels() if values.device.type == "cpu" else None
+    if library is None:
         return tally_by_torch(values, rounding=rounding)
-    return _tally_compiled(kernels, values, rounding)
+    return _tally_compiled(library, values, rounding)
 
 
 def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHistogram]:
@@ -127,26 +127,32 @@ def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHis
 
 
 @cache
-def compiled_kernels() -> ModuleType | None:
-    """Return `lsviz.training.kernels`; None without numba, or where LSVIZ_KERNEL is ``torch``."""
+def compiled_kernels() -> Any:
+    """Return the library of `lsviz.training.kernels`; None where it can't be had, or is not wanted.
+
+    LSVIZ_KERNEL=torch does without it.
+    """
     if os.environ.get("LSVIZ_KERNEL") == "torch":
         return None
     try:
-        from lsviz.training import kernels
-    except (ImportError, RuntimeError):  # no numba, or no folder that compiled code can be kept in
+        return kernels.load_kernels()
+    except kernels.KernelError:
         return None
-    return kernels
 
 
-def kernel_description() -> str:
-    """Return in one sentence what counts on the CPU, for ``lsviz doctor``."""
+def kernel_description(device: str = "cpu") -> str:
+    """Return in one sentence what counts exponents on a device, for ``lsviz doctor``."""
+    if device != "cpu":
+        return "torch operations on the GPU, which never wait for it; fetched when a run is written"
     if compiled_kernels() is not None:
-        import numba
-
-        return f"compiled by numba {numba.__version__}"
+        return f"compiled loops (kernels.c), on {torch.get_num_threads()} threads"
     if os.environ.get("LSVIZ_KERNEL") == "torch":
         return "torch operations (LSVIZ_KERNEL=torch)"
-    return "torch operations, about 10 times slower: numba is missing (pip install numba)"
+    try:
+        kernels.load_kernels()
+    except kernels.KernelError as error:
+        return f"torch operations, about 10 times slower than compiled loops: {error}"
+    return ""
 
 
 def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
@@ -187,34 +193,29 @@ def _class_rows(bits: Tensor) -> Tensor:
     return (bits >> _MANTISSA_BITS) * _CLASSES + torch.where(mantissas == 0, _ONE, classes)
 
 
-def _tally_compiled(kernels: Any, values: Tensor, rounding: bool) -> Tally:
-    if values.dtype == torch.float32:
-        form, bits = kernels.FP32, values.contiguous().numpy().reshape(-1).view(np.uint32)
-    elif values.dtype == torch.float16:
-        form, bits = kernels.FP16, values.contiguous().numpy().reshape(-1).view(np.uint16)
-    else:
-        bits = values.contiguous().view(torch.int16).numpy().reshape(-1).view(np.uint16)
-        form = kernels.BF16
+def _tally_compiled(library: Any, values: Tensor, rounding: bool) -> Tally:
+    values = values.contiguous()
+    form, width, size = _FORMS[values.dtype], values.element_size(), values.numel()
     shape = (kernels.CLASS_LANES, _FIELDS * _CLASSES) if rounding else (kernels.LANES, _FIELDS)
+    parts = 1
+    if size >= _SHARED_FROM:
+        parts = max(torch.get_num_threads(), -(-size // _MOST))
+    tables = np.zeros((parts, *shape), np.uint32)
+    ends = [size * k // parts for k in range(parts + 1)]
 
-    def count(part: npt.NDArray[Any], table: npt.NDArray[np.uint32]) -> int:
+    def count(part: int) -> int:
+        start, number = values.data_ptr() + ends[part] * width, ends[part + 1] - ends[part]
+        table = tables.ctypes.data + part * tables.strides[0]
         if rounding:
-            return int(kernels.count_classes(part, form, _LIMITS, table))
-        return int(kernels.count_fields(part, form, table))
+            return int(library.count_classes(start, number, form, _LIMITS.ctypes.data, table))
+        return int(library.count_fields(start, number, form, table))
 
-    if bits.size < _SHARED_FROM:
-        tables = np.zeros(shape, np.uint32)
-        largest = count(bits, tables)
-        tables = tables[:1]
-    else:
-        parts = np.array_split(bits, max(torch.get_num_threads(), -(-bits.size // _MOST)))
-        lanes = np.zeros((len(parts), *shape), np.uint32)
-        others = [_threads().submit(count, *pair) for pair in zip(parts[1:], lanes[1:], strict=True)]
-        largest = max(count(parts[0], lanes[0]), *(other.result() for other in others), 0)
-        tables = lanes[:, 0].copy()
+    others = [_threads().submit(count, part) for part in range(1, parts)]
+    largest = max([count(0), *(other.result() for other in others)])
+    first = tables[:, 0]
     special = _NO_EXPONENT * _CLASSES if rounding else _NO_EXPONENT
-    inf = int(torch.isinf(values).sum()) if tables[:, special:].any() else 0
-    return Tally(tables, largest, inf)
+    inf = int(torch.isinf(values).sum()) if first[:, special:].any() else 0
+    return Tally(first, largest, inf)
 
 
 @cache

@@ -1,0 +1,129 @@
+"""Recording every gradient tensor at every step of char-gpt, against the same loop unrecorded.
+
+Beside it what wandb.watch and TensorBoard's add_histogram do with the same tensors. wandb's is its own
+sequence of torch calls (wandb/integration/torch/wandb_torch.py, log_tensor_stats), so that it needs no
+account; TensorBoard's is the real one, writing to a file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import lsviz
+from benchmarks.timing import median_seconds, report, save
+from lsviz.training.engine import Engine
+from lsviz.training.optimizers import build_optimizers
+from lsviz.training.tasks.base import build_task
+from lsviz.training.tensors import tensors_in
+
+ENGINE = Engine("fp16", torch.device("cpu"))
+ROUNDS = 25
+
+
+class Loop:
+    """One training loop of char-gpt in FP16."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.task = build_task("char-gpt")
+        self.model = self.task.build_model()
+        self.batches = self.task.batches(0)
+        self.optimizers = build_optimizers(self.model, self.task.spec)
+        self.scaler = torch.amp.GradScaler("cpu")
+
+    def step(self) -> Tensor:
+        """Train one step; the kernels are in place."""
+        with ENGINE.autocast():
+            loss = self.task.loss(self.model, next(self.batches))
+        self.scaler.scale(loss).backward()
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+        return loss
+
+
+@contextmanager
+def watched(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Hand every module's output gradient and every weight's gradient to a function."""
+
+    def after_forward(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    tensor.register_hook(lambda gradient: see(name, gradient))  # type: ignore[no-untyped-call]
+
+        return hook
+
+    handles = [m.register_forward_hook(after_forward(n)) for n, m in model.named_modules() if n]
+    for name, parameter in model.named_parameters():
+        handles.append(
+            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda p, name=name: see(name, p.grad)
+            )
+        )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def as_wandb(name: str, gradient: Tensor) -> object:
+    """Bin one tensor as wandb.watch does."""
+    flat = gradient.reshape(-1).float()
+    flat = flat[~torch.isnan(flat)]
+    flat = flat[~torch.isinf(flat)]
+    low, high = flat.min().item(), flat.max().item()
+    counts = torch.histc(flat, bins=64, min=low, max=high)
+    return counts.cpu().clone().detach().tolist(), torch.linspace(low, high, steps=65).tolist()
+
+
+def main() -> None:
+    """Measure and save the ratios."""
+    threads = build_task("char-gpt").spec.threads
+    if threads:
+        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder, ENGINE.active():
+        bare, recorded, like_wandb = Loop(), Loop(), Loop()
+        rec = lsviz.record(recorded.model, Path(folder) / "run", scaler=recorded.scaler).start()
+
+        def record() -> None:
+            rec.step(recorded.step())
+
+        def wandb() -> None:
+            with watched(like_wandb.model, as_wandb):
+                like_wandb.step()
+
+        ways: dict[str, Callable[[], object]] = {
+            "not recorded": bare.step,
+            "lsviz.record, all tensors, written": record,
+            "as wandb.watch, all tensors": wandb,
+        }
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            print("TensorBoard is not installed (pip install tensorboard): left out")
+        else:
+            in_tensorboard = Loop()
+            writer = SummaryWriter(Path(folder) / "tensorboard")
+
+            def tensorboard() -> None:
+                with watched(in_tensorboard.model, lambda name, g: writer.add_histogram(name, g)):
+                    in_tensorboard.step()
+
+            ways["TensorBoard add_histogram, all tensors"] = tensorboard
+        title = f"char-gpt, every step, {torch.get_num_threads()} threads"
+        table = report(title, "not recorded", median_seconds(ways, ROUNDS))
+        rec.close()
+    save("recorder", {title: table})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""A run of 10,000 steps x 100 tensors: what writing takes, what it weighs, how soon it is read.
+
+Against the same histograms as TensorBoard's add_histogram_raw writes and stores them, for a tenth of it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.timing import median_seconds, report, save
+from lsviz.exponents import EXPONENTS, ExponentHistogram
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import open_run
+from lsviz.runs.schema import ExponentRow, StepRow
+from lsviz.runs.writer import RunWriter, create_run
+
+STEPS, TENSORS = 10_000, 100
+SHARE = 10
+"""TensorBoard gets one of so many steps."""
+
+
+def made_up_histograms() -> list[ExponentHistogram]:
+    """Return 200 histograms of normal values whose size drifts, as a layer's gradients do."""
+    random = np.random.default_rng(0)
+    return [ExponentHistogram.of(random.normal(size=4096) * 2.0 ** -(k % 40)) for k in range(200)]
+
+
+def drifting(histograms: list[ExponentHistogram], step: int) -> list[ExponentHistogram]:
+    """Return the histograms of a step, one a tensor; they change every 50 steps."""
+    return [histograms[(step // 50 + i) % len(histograms)] for i in range(TENSORS)]
+
+
+def write(root: Path, histograms: list[ExponentHistogram]) -> tuple[Path, float]:
+    """Write the run and return its folder and the seconds that it took, the end included."""
+    path = create_run(root, RunConfig.build(task="made-up", steps=STEPS))
+    started = time.perf_counter()
+    with RunWriter(path) as writer:
+        for step in range(STEPS):
+            rows = [
+                ExponentRow(
+                    step,
+                    f"layer{i:03d}",
+                    "activation_grad",
+                    False,
+                    1024.0,
+                    histograms[(step // 50 + i) % 200],
+                )
+                for i in range(TENSORS)
+            ]
+            writer.append(StepRow(step, 1.0, None, 1024.0, True, False, 1e-3, 1.0, 1.0, 0.1), rows)
+    return path, time.perf_counter() - started
+
+
+def write_to_tensorboard(folder: Path, histograms: list[ExponentHistogram]) -> float:
+    """Write a share of the same and return the seconds, for all of it."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    started = time.perf_counter()
+    with SummaryWriter(folder) as writer:
+        for step in range(STEPS // SHARE):
+            for i, histogram in enumerate(drifting(histograms, step)):
+                counts = histogram.counts
+                writer.add_histogram_raw(
+                    f"layer{i:03d}", 0.0, 1.0, int(counts.sum()), 0.0, 0.0,
+                    np.exp2(EXPONENTS + 1.0), counts, step,
+                )  # fmt: skip
+    return (time.perf_counter() - started) * SHARE
+
+
+def size_of(folder: Path) -> float:
+    """Return the size of all files in a folder, in MB."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+
+
+def main() -> None:
+    """Measure, print and save."""
+    histograms = made_up_histograms()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        path, seconds = write(root, histograms)
+        figures = {"us a step to write": seconds / STEPS * 1e6, "MB": size_of(path)}
+        run = open_run(path)
+        reads: dict[str, Callable[[], object]] = {
+            "one tensor, all steps": lambda: run.exponents(tensor="layer050"),
+            "all tensors, one step": lambda: run.exponents(steps=[5000]),
+            "whole exponents.parquet": lambda: run.exponents(columns=["step", "tensor", "counts"]),
+        }
+        ratios = report(
+            f"reading {STEPS:,} steps x {TENSORS} tensors",
+            "whole exponents.parquet",
+            median_seconds(reads, rounds=5, warm_up=1),
+        )
+        for name, value in figures.items():
+            print(f"  {name:38s} {value:10.1f}")
+        tables = {"read": ratios, "figures": figures}
+        try:
+            taken = write_to_tensorboard(root / "tensorboard", histograms)
+        except ImportError:
+            print("TensorBoard is not installed (pip install tensorboard): left out")
+        else:
+            weight = size_of(root / "tensorboard") * SHARE
+            tables["against TensorBoard"] = {
+                "time to write": seconds / taken,
+                "size": figures["MB"] / weight,
+            }
+            print(f"  against TensorBoard: time {seconds / taken:.2f} x, size {figures['MB'] / weight:.2f} x")
+    save("store", tables)
+
+
+if __name__ == "__main__":
+    main()
