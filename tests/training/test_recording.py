@@ -640,3 +640,55 @@ def test_recording_on_a_gpu_waits_for_it_only_when_it_writes(tmp_path: Path) -> 
     run = lsviz.open_run(rec.path)
     assert run.recorded_steps() == list(range(len(inputs)))
     assert run.record.device == "cuda"
+
+
+DISTRIBUTED = """
+import sys
+from pathlib import Path
+import torch
+from torch import nn
+import lsviz
+rank, root = int(sys.argv[1]), Path(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{root}/meet", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+torch.manual_seed(10 + rank)  # each has a batch of its own
+with lsviz.record(model, root / "run") as rec:
+    for _ in range(3):
+        loss = model(torch.randn(16, 4)).pow(2).mean()
+        loss.backward()
+        torch.save([p.grad.clone() for p in model.parameters()], root / f"grad{rank}.pt")
+        optimizer.step()
+        optimizer.zero_grad()
+        rec.step(loss)
+assert rec.path.name == "run"
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_of_distributed_processes_the_first_writes_what_all_have_averaged(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error::RuntimeWarning", "-c", DISTRIBUTED, str(rank), str(tmp_path)],
+            cwd=REPOSITORY,
+            env=clean_environment(OMP_NUM_THREADS="1"),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert "stopped recording" not in errors
+    assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["run"]
+    run = lsviz.open_run(tmp_path / "run")
+    assert run.recorded_steps() == [0, 1, 2]
+    gradients = [torch.load(tmp_path / f"grad{rank}.pt") for rank in range(2)]
+    rows = run.exponents(kind="weight_grad", steps=[2])
+    assert rows["tensor"].tolist() == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    for row, mine, other in zip(rows.to_dict("records"), *gradients, strict=True):
+        assert torch.equal(mine, other)  # averaged
+        assert_row(row, mine)
+    assert set(run.exponents(kind="activation_grad")["numel"]) == {16 * 8, 16}  # of the first's own batch
