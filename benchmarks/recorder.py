@@ -53,21 +53,32 @@ class Loop:
 def watched(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Hand every module's output gradient and every weight's gradient to a function."""
 
+    def seen_under(name: str) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            see(name, gradient)
+
+        return hook
+
+    def weight_seen_under(name: str) -> Callable[[Tensor], None]:
+        def hook(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                see(name, parameter.grad)
+
+        return hook
+
     def after_forward(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    tensor.register_hook(lambda gradient: see(name, gradient))  # type: ignore[no-untyped-call]
+                    tensor.register_hook(seen_under(name))  # type: ignore[no-untyped-call]
 
         return hook
 
     handles = [m.register_forward_hook(after_forward(n)) for n, m in model.named_modules() if n]
-    for name, parameter in model.named_parameters():
-        handles.append(
-            parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
-                lambda p, name=name: see(name, p.grad)
-            )
-        )
+    handles += [
+        parameter.register_post_accumulate_grad_hook(weight_seen_under(name))  # type: ignore[no-untyped-call]
+        for name, parameter in model.named_parameters()
+    ]
     try:
         yield
     finally:

@@ -263,7 +263,7 @@ def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
         normal[:, 0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
         ones = _binned(normal[:, :, _ONE])
         past = {name: _binned(normal[:, :, k:_ONE].sum(axis=2)) for name, k in _CLASS_OF_FORMAT.items()}
-    amax = np.array([int(one.largest) for one in tallies], np.uint32).view(np.float32).tolist()
+    amax = _values([int(one.largest) for one in tallies])
     return [
         ExponentHistogram(
             counts[i],
@@ -276,6 +276,17 @@ def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
         )
         for i, one in enumerate(tallies)
     ]
+
+
+def _values(bits: Sequence[int]) -> list[float]:
+    """Return what FP32 bits stand for, also where the processor takes FP32's subnormals for zero."""
+    whole = np.array(bits, np.int64)
+    field, mantissa = whole >> _MANTISSA_BITS, whole & ((1 << _MANTISSA_BITS) - 1)
+    significand = mantissa + (field > 0) * (1 << _MANTISSA_BITS)
+    values: list[float] = np.ldexp(
+        significand.astype(np.float64), np.maximum(field, 1) - _BIAS - _MANTISSA_BITS
+    ).tolist()
+    return values
 
 
 def _added_up(tables: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

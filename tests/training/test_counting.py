@@ -104,6 +104,22 @@ def test_both_ways_count_the_same(dtype: torch.dtype, rounding: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
+def test_subnormals_count_where_the_processor_flushes_them(dtype: torch.dtype) -> None:
+    values = (
+        HALF_PATTERNS.to(torch.int32).view(torch.float32)
+        if dtype == torch.float32
+        else HALF_PATTERNS.view(dtype)
+    )
+    expected = count_exponents(values, rounding=True), count_exponents(values)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor has no such mode")
+    try:
+        assert (count_exponents(values, rounding=True), count_exponents(values)) == expected
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rounding", [False, True])
 def test_large_tensors_are_shared_between_threads(dtype: torch.dtype, rounding: bool) -> None:
     generator = torch.Generator().manual_seed(1)
