@@ -6,7 +6,7 @@ Plain Parquet and strict JSON on purpose: pandas, polars and DuckDB read a run w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -119,6 +119,8 @@ class ExponentRow:
 
 
 _BIN_COUNTS = pa.list_(pa.uint32(), BINS)
+_OPTIONAL_COUNTS = pa.list_(pa.uint32())
+"""Of 128 counts too, or null: a null of a list of fixed size is written as all its 128 values."""
 PAST_COLUMNS: Final[tuple[str, ...]] = tuple(f"past_{f.name}" for f in ROUNDING_FORMATS)
 
 STEPS_SCHEMA: Final = pa.schema(
@@ -149,38 +151,66 @@ EXPONENTS_SCHEMA: Final = pa.schema(
         ("nan", pa.int64()),
         ("amax", pa.float64()),
         ("counts", _BIN_COUNTS),
-        ("ones", _BIN_COUNTS),
-        *((name, _BIN_COUNTS) for name in PAST_COLUMNS),
+        ("ones", _OPTIONAL_COUNTS),
+        *((name, _OPTIONAL_COUNTS) for name in PAST_COLUMNS),
     ]
 )
 
 
 def steps_table(rows: Sequence[StepRow]) -> pa.Table:
     """Return the rows as an Arrow table of STEPS_SCHEMA."""
-    return pa.Table.from_pylist([asdict(row) for row in rows], schema=STEPS_SCHEMA)
+    columns = [
+        pa.array([getattr(row, field.name) for row in rows], field.type, from_pandas=False)
+        for field in STEPS_SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=STEPS_SCHEMA)
 
 
 def exponents_table(rows: Sequence[ExponentRow]) -> pa.Table:
     """Return the rows as an Arrow table of EXPONENTS_SCHEMA."""
-    histograms = [row.histogram.to_dict() for row in rows]
-    columns: list[Any] = []
-    for name in EXPONENTS_SCHEMA.names:
-        if name in ("step", "tensor", "kind", "reference", "loss_scale"):
-            values: list[Any] = [getattr(row, name) for row in rows]
-        else:
-            values = [histogram[name] for histogram in histograms]
-        column_type = EXPONENTS_SCHEMA.field(name).type
-        columns.append(_bins_array(values) if column_type == _BIN_COUNTS else pa.array(values, column_type))
-    return pa.Table.from_arrays(columns, schema=EXPONENTS_SCHEMA)
+    histograms = [row.histogram for row in rows]
+    counts = _stacked([h.counts for h in histograms])
+    zero = np.array([h.zero for h in histograms], np.int64)
+    inf = np.array([h.inf for h in histograms], np.int64)
+    nan = np.array([h.nan for h in histograms], np.int64)
+    past = [h.past for h in histograms]
+    columns: dict[str, Any] = {
+        "step": np.array([row.step for row in rows], np.int64),
+        "tensor": [row.tensor for row in rows],
+        "kind": [row.kind for row in rows],
+        "reference": np.array([row.reference for row in rows], bool),
+        "loss_scale": np.array([row.loss_scale for row in rows], np.float64),
+        "numel": counts.sum(axis=1, dtype=np.int64) + zero + inf + nan,
+        "zero": zero,
+        "inf": inf,
+        "nan": nan,
+        "amax": np.array([h.amax for h in histograms], np.float64),
+        "counts": pa.FixedSizeListArray.from_arrays(pa.array(counts.ravel()), type=_BIN_COUNTS),
+        "ones": _optional([h.ones for h in histograms]),
+        **{
+            f"past_{f.name}": _optional([None if p is None else p.get(f.name) for p in past])
+            for f in ROUNDING_FORMATS
+        },
+    }
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, field.type)
+        for field, column in zip(EXPONENTS_SCHEMA, columns.values(), strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=EXPONENTS_SCHEMA)
 
 
-def _bins_array(values: Sequence[Any]) -> pa.Array:
-    """Pack per-bin counts (or None) into one fixed-size-list array without a Python list of numbers."""
-    missing = np.array([v is None for v in values], dtype=bool)
-    flat = np.zeros((len(values), BINS), dtype=np.uint32)
-    for i, value in enumerate(values):
-        if value is not None:
-            flat[i] = value
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(flat.ravel()), type=_BIN_COUNTS, mask=pa.array(missing) if missing.any() else None
-    )
+def _stacked(counts: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.uint32]]:
+    if not counts:
+        return np.zeros((0, BINS), np.uint32)
+    return np.concatenate(counts).astype(np.uint32).reshape(-1, BINS)
+
+
+def _optional(counts: Sequence[Any]) -> pa.Array:
+    """Pack per-bin counts (or None) into one list array without a Python list of numbers."""
+    present = np.array([c is not None for c in counts], bool)
+    if not present.any():
+        return pa.nulls(len(counts), _OPTIONAL_COUNTS)
+    values = pa.array(_stacked([c for c in counts if c is not None]).ravel())
+    ends = np.concatenate([[0], np.cumsum(present * BINS)]).astype(np.int32)
+    missing = None if present.all() else pa.array(~present)
+    return pa.ListArray.from_arrays(pa.array(ends), values, type=_OPTIONAL_COUNTS, mask=missing)

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -48,9 +48,14 @@ _BETWEEN: Final = "\0"
 
 _PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
-    "compression_level": 6,
+    "compression_level": 3,
     "write_page_checksum": True,
+    # Counts are nearly all zeros: a dictionary of them costs more time than it saves room.
+    "use_dictionary": ["tensor", "kind"],
+    "write_statistics": ["step"],
 }
+ROWS_AT_ONCE: Final = 400_000
+"""Rows of exponents that are put together in memory at a time: half a kilobyte each."""
 
 
 class RunFolderError(UserError):
@@ -247,30 +252,65 @@ def compact(path: Path) -> None:
         _write_parquet(path / "steps.parquet", _together(steps, STEPS_SCHEMA))
     parts = sorted(path.glob("exponents-*.parquet"))
     if not (path / "exponents.parquet").exists():
-        _write_by_tensor(path / "exponents.parquet", _together(parts, EXPONENTS_SCHEMA))
+        _write_by_tensor(path / "exponents.parquet", parts)
     for part in [*steps, *parts]:
         part.unlink()
 
 
-def _together(parts: Sequence[Path], schema: pa.Schema) -> pa.Table:
+def _together(parts: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     # Verified here: a corrupt page would else get a fresh, valid checksum in the whole file.
-    tables = [pq.read_table(part, page_checksum_verification=True) for part in parts]
-    return pa.concat_tables([schema.empty_table(), *tables])
+    wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
+    tables = [
+        pq.read_table(part, columns=columns, page_checksum_verification=True).cast(wanted) for part in parts
+    ]
+    return pa.concat_tables([wanted.empty_table(), *tables])
 
 
-def _write_by_tensor(path: Path, table: pa.Table) -> None:
-    # Not Table.group_by: among several dozen keys it hands out some late.
-    keys = pc.unique(pc.binary_join_element_wise(table["tensor"], table["kind"], _BETWEEN))
-    groups = [tuple(key.rsplit(_BETWEEN, 1)) for key in keys.to_pylist()]
-    metadata = {**(table.schema.metadata or {}), b"lsviz.row_groups": json.dumps(groups).encode()}
-    table = table.replace_schema_metadata(metadata)
+def _write_by_tensor(path: Path, parts: Sequence[Path]) -> None:
+    keys = _keys(_together(parts, EXPONENTS_SCHEMA, ["tensor", "kind"]))
+    numbers = pc.value_counts(keys)  # in the order of first appearance
+    names, rows = numbers.field("values"), numbers.field("counts").to_numpy()
+    groups = [tuple(key.rsplit(_BETWEEN, 1)) for key in names.to_pylist()]
+    metadata = {b"lsviz.row_groups": json.dumps(groups).encode()}
     temporary = path.with_name(f".{path.name}.tmp")
-    with pq.ParquetWriter(temporary, table.schema, **_PARQUET) as writer:
-        for tensor, kind in groups:
-            mask = pc.and_(pc.equal(table["tensor"], tensor), pc.equal(table["kind"], kind))
-            rows = table.filter(mask).sort_by([("reference", "ascending"), ("step", "ascending")])
-            writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+    with pq.ParquetWriter(temporary, EXPONENTS_SCHEMA.with_metadata(metadata), **_PARQUET) as writer:
+        for first, last in _batches(rows, ROWS_AT_ONCE):
+            table = _sorted(parts, names, first, last, whole=last - first == len(rows))
+            start = 0
+            for number in rows[first:last].tolist():
+                writer.write_table(table.slice(start, number), row_group_size=max(1, number))
+                start += number
     _publish(temporary, path)
+
+
+def _sorted(parts: Sequence[Path], names: pa.Array, first: int, last: int, *, whole: bool) -> pa.Table:
+    """Return the rows of some tensors, tensor by tensor, the reference's after its own."""
+    tables = []
+    for part in parts:
+        table = _together([part], EXPONENTS_SCHEMA)
+        if not whole:
+            table = table.filter(pc.is_in(_keys(table), value_set=names[first:last]))
+        tables.append(table)
+    table = pa.concat_tables([EXPONENTS_SCHEMA.empty_table(), *tables]).combine_chunks()
+    place = pc.index_in(_keys(table), value_set=names).to_numpy()
+    order = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), place))
+    return table.take(pa.array(order)) if (np.diff(order) != 1).any() else table
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["tensor"], table["kind"], _BETWEEN)
+
+
+def _batches(rows: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of consecutive tensors that have at most so many rows together, or one alone."""
+    first, held = 0, 0
+    for i, number in enumerate(rows.tolist()):
+        if held and held + number > most:
+            yield first, i
+            first, held = i, 0
+        held += number
+    if held:
+        yield first, len(rows)
 
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
