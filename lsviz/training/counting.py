@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -57,6 +57,8 @@ _FIRST_FIELD_OF_BIN: Final = np.searchsorted(_BIN_OF_FIELD[:_NO_EXPONENT], np.ar
 
 _SHARED_FROM: Final = 1 << 19
 """Fewer values are counted sooner than a second thread has begun."""
+_LATER_FROM: Final = 1 << 15
+"""Fewer values are counted sooner than they are handed over."""
 _MOST: Final = 1 << 31
 """Values that one table of 32-bit counts takes."""
 _DEVICE_CHUNK: Final = 1 << 24
@@ -155,6 +157,26 @@ def kernel_description(device: str = "cpu") -> str:
     return ""
 
 
+def tally_later(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram | Future[Any]:
+    """Count a tensor as `tally` does, beside what this thread goes on with; `settled` gives the tally.
+
+    For tensors that nobody changes in the meantime. autograd changes no gradient that somebody else holds,
+    as the counting thread does (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13). Small
+    tensors, and those on a GPU, which counts beside this thread anyway, are counted at once.
+    """
+    if values.device.type != "cpu" or values.numel() < _LATER_FROM or compiled_kernels() is None:
+        return tally(values, rounding=rounding)
+    return _counter().submit(tally, values, rounding=rounding)
+
+
+def settled(counted: Tally | ExponentHistogram | Future[Any]) -> Tally | ExponentHistogram:
+    """Return what was tallied, once it is."""
+    if not isinstance(counted, Future):
+        return counted
+    done: Tally | ExponentHistogram = counted.result()
+    return done
+
+
 def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
     """Count with torch operations alone, on the tensor's device and without waiting for it.
 
@@ -223,9 +245,15 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lsviz-count")
 
 
+@cache
+def _counter() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lsviz-counter")
+
+
 # A forked process, such as a data loader's worker, has none of the threads.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.cache_clear)
+    os.register_at_fork(after_in_child=_counter.cache_clear)
 
 
 def _fetched(tallies: Sequence[Tally]) -> list[Tally]:

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lsviz.exponents import ExponentHistogram
 from lsviz.runs.schema import ExponentRow, Kind
-from lsviz.training.counting import Tally, histograms, tally
+from lsviz.training.counting import Tally, histograms, settled, tally, tally_later
 from lsviz.training.tensors import tensors_in
 
 _NOTE: Final = "_lsviz_note"
@@ -121,7 +121,7 @@ class GradientRecorder:
     ) -> None:
         self._modules = dict(model.named_modules()) if watched is None else dict(watched)
         self._parameters = dict(model.named_parameters()) if parameters is None else dict(parameters)
-        self._activations: dict[str, list[tuple[Tally | ExponentHistogram, int]]] = {}
+        self._activations: dict[str, list[tuple[Any, int]]] = {}
         self._scales: dict[str, float] = {}
         self._rounding: bool | Callable[[Tensor], bool] = False
         self._handles: list[RemovableHandle] = []
@@ -228,8 +228,16 @@ class GradientRecorder:
         self.seconds += time.perf_counter() - started
         return rows
 
+    def settle(self) -> None:
+        """Wait until all gradients seen so far are counted, so that whoever has them may change them."""
+        started = time.perf_counter()
+        for counts in self._activations.values():
+            counts[:] = [(settled(counted), k) for counted, k in counts]
+        self.seconds += time.perf_counter() - started
+
     def activations(self) -> list[CountedTensor]:
         """Return what was counted at the modules' outputs since `start`, in the order of modules."""
+        self.settle()
         return [
             CountedTensor(name, "activation_grad", None, tuple(self._activations[name]))
             for name in self._modules
@@ -244,10 +252,10 @@ class GradientRecorder:
             if parameter.grad is not None
         ]
 
-    def _count(self, gradient: Tensor) -> Tally | ExponentHistogram:
+    def _count(self, gradient: Tensor, how: Callable[..., Any] = tally) -> Any:
         started = time.perf_counter()
         rounding = self._rounding if isinstance(self._rounding, bool) else self._rounding(gradient)
-        counted = tally(gradient, rounding=rounding)
+        counted = how(gradient, rounding=rounding)
         self.seconds += time.perf_counter() - started
         return counted
 
@@ -260,7 +268,7 @@ class GradientRecorder:
         def count(gradient: Tensor) -> None:
             if session is not self._session:
                 return  # of a pass before, whose graph was kept
-            counted = self._count(gradient)
+            counted = self._count(gradient, tally_later)
             for name in names:
                 first = self._scales.setdefault(name, scale)
                 binades = 0 if first == scale else round(math.log2(first / scale))

@@ -299,6 +299,7 @@ class Recording:
         self._waits = False
         if self._writer is None or not self._counts:
             return
+        self._recorder.settle()
         self._scale = self._scaling.now()
         if self._parameters:
             self._weights = self._recorder.weights()

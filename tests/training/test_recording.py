@@ -527,7 +527,7 @@ def test_a_crash_within_a_hook_leaves_training_going(tmp_path: Path, monkeypatch
             raise ZeroDivisionError("a fault of ours")
         return ExponentHistogram.empty()
 
-    monkeypatch.setattr("lsviz.training.recorder.tally", crash)
+    monkeypatch.setattr("lsviz.training.recorder.tally_later", crash)
     torch.manual_seed(1)
     assert train_on(lsviz.record(model, tmp_path / "run"), model) == expected_losses()
     status = lsviz.open_run(tmp_path / "run").status
