@@ -17,8 +17,8 @@ class RecordingCost:
 
     Attributes:
         ms_per_step: Median milliseconds of a step that records nothing.
-        ms_per_recording: Milliseconds that a recorded step takes longer: medians of both kinds compared,
-            or, where every step is recorded, the median of what it measured of itself.
+        ms_per_recording: Milliseconds that a recorded step takes longer: medians of both kinds compared, and
+            no less than the median of what recording measured of itself.
         share: Of the run's whole time that went into it.
     """
 
@@ -44,8 +44,9 @@ def recording_cost(steps: pd.DataFrame, config: RunConfig) -> RecordingCost | No
         return None
     whole = steps["ms"] + steps["ms_recording"]
     bare = float(whole[~due].median()) if (~due).any() else float(steps["ms"].median())
-    longer = float(whole[due].median()) - bare if (~due).any() else float(steps["ms_recording"].median())
-    longer = max(0.0, longer)
+    longer = float(steps.loc[due, "ms_recording"].median())
+    if (~due).any():  # what recording does to the step itself shows there, unless it drowns in the noise
+        longer = max(longer, float(whole[due].median()) - bare)
     total = float(whole.sum())
     share = min(1.0, longer * int(due.sum()) / total) if total > 0 else 0.0
     return None if math.isnan(longer) else RecordingCost(bare, longer, share)

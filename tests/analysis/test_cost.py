@@ -35,6 +35,12 @@ def test_where_all_steps_are_recorded_what_it_measured_counts() -> None:
     assert found.share == pytest.approx(6 / 36)
 
 
+def test_it_costs_no_less_than_it_measured_of_itself() -> None:
+    found = recording_cost(steps([10, 50, 50, 50], [4, 0, 0, 0]), config(4))
+    assert found is not None
+    assert found.ms_per_recording == 4
+
+
 def test_the_reference_is_part_of_it() -> None:
     found = recording_cost(steps([10] * 4, [8, 0, 8, 0]), config(0, 2))
     assert found is not None
