@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsviz import __version__
 from lsviz.runs.reader import open_run
 from lsviz.runs.schema import ORIGINAL, PICTURE, State
 from lsviz.runs.writer import RunWriter
@@ -92,7 +89,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
         # Inside the writer, so that a machine without torch leaves a run marked failed, with the reason.
         import torch
 
-        from lsviz.training.engine import Engine
+        from lsviz.training.engine import Engine, library_versions
         from lsviz.training.loop import train
         from lsviz.training.tasks.base import Drawing, build_task
 
@@ -102,12 +99,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
             torch.set_num_threads(spec.threads)
         engine = Engine.resolve(config.precision, config.device)
         writer.describe(
-            versions={
-                "lsviz": __version__,
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "numpy": version("numpy"),
-            },
+            versions=library_versions(),
             device=engine.device.type,
             device_name=engine.device_name,
             engine=engine.description,

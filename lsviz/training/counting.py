@@ -33,7 +33,7 @@ _BIAS: Final = 127
 _MANTISSA_BITS: Final = 23
 _MAGNITUDE: Final = 0x7FFFFFFF
 _INF: Final = 0x7F800000
-_FIELDS: Final = 256
+_FIELDS: Final = kernels.FIELDS
 _NO_EXPONENT: Final = _FIELDS - 1
 """The exponent field of Inf and NaN."""
 _CLASSES: Final = kernels.CLASSES

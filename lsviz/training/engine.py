@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch import library as torch_library
 
+from lsviz import __version__
 from lsviz.errors import UserError
 from lsviz.runs.config import Precision
 from lsviz.training.attention import scaled_dot_product_attention
@@ -44,6 +46,16 @@ FP32_OPS: Final = (
 )
 """Operations that CUDA's autocast runs in FP32 and the CPU's does not (torch 2.13,
 aten/src/ATen/autocast_mode.h, AT_FORALL_FP32 and AT_FORALL_FP32_SET_OPT_DTYPE)."""
+
+
+def library_versions() -> dict[str, str]:
+    """Return what a run was made with, for run.json."""
+    return {
+        "lsviz": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+    }
 
 
 class DeviceError(UserError):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import re
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,11 +15,12 @@ from torch import Tensor, nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
-from lsviz import __version__
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
-from lsviz.runs.schema import State, StepRow
+from lsviz.runs.schema import State
 from lsviz.runs.writer import FLUSH_SECONDS, MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.training.engine import Engine, library_versions
+from lsviz.training.pending import PendingStep
 from lsviz.training.recorder import CountedStep, CountedTensor, GradientRecorder, exponent_rows
 from lsviz.training.scalers import ScaleReader
 from lsviz.training.watching import unwrapped, watched_modules, watched_parameters
@@ -87,24 +85,6 @@ def record(
     )
 
 
-@dataclass(slots=True)
-class _Step:
-    """A step as it is known before anything of it was fetched from a GPU."""
-
-    number: int
-    loss: Any
-    metric: Any
-    lr: Any
-    scale: float | Tensor
-    stepped: bool
-    overflowed: Any
-    norm: Tensor | None
-    ms: float
-    ms_recording: float
-    tensors: list[CountedTensor] = field(default_factory=list)
-    knows_weights: bool = False
-
-
 class Recording:
     """A run folder in the making. Made by `record`.
 
@@ -123,13 +103,13 @@ class Recording:
     ) -> None:
         self.path = path
         self._model, self._scaling, self._every = model, scale, every
-        self._modules, self._parameters = modules, parameters
+        self._parameters = parameters
         self._recorder = GradientRecorder(model, modules, parameters)
         self._all_parameters = {id(p) for p in model.parameters()}
         self._writer: RunWriter | None = None
         self._handles: list[RemovableHandle] = []
         self._always: list[RemovableHandle] = []
-        self._pending: list[_Step] = []
+        self._pending: list[PendingStep] = []
         self._number = 0
         self._flushed_at = 0.0
         self._interval = FLUSH_SECONDS
@@ -225,18 +205,9 @@ class Recording:
         writer.__enter__()
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
         writer.describe(
-            versions={
-                "lsviz": __version__,
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "numpy": version("numpy"),
-            },
+            versions=library_versions(),
             device=device.type,
-            device_name=(
-                torch.cuda.get_device_name(device)
-                if device.type == "cuda"
-                else platform.processor() or platform.machine()
-            ),
+            device_name=Engine("fp32", device).device_name,
             engine="recorded from a loop of its own",
             metric_name=None,
         )
@@ -330,7 +301,7 @@ class Recording:
         ended = time.perf_counter()
         tensors = [*self._recorder.activations(), *self._weights] if self._counts else []
         self._pending.append(
-            _Step(
+            PendingStep(
                 number=self._number,
                 loss=loss.detach().clone() if isinstance(loss, Tensor) else loss,
                 metric=metric,
@@ -366,38 +337,10 @@ class Recording:
         if precision != config.precision:
             writer.reconfigure(config.model_copy(update={"precision": precision}))
         for step, scale, rows in zip(pending, scales, exponent_rows(counted), strict=True):
-            weights = [row.histogram for row in rows if row.kind == "weight_grad"]
-            finite = all(h.inf == 0 and h.nan == 0 for h in weights) if step.knows_weights else None
-            skipped = self._was_skipped(step, finite)
-            writer.append(
-                StepRow(
-                    step=step.number,
-                    loss=_number(step.loss),
-                    metric=_number(step.metric),
-                    loss_scale=scale,
-                    finite=False if skipped else True if finite is None and self._scaling.skips else finite,
-                    skipped=skipped,
-                    lr=_number(step.lr),
-                    grad_norm=None if step.norm is None else float(step.norm) / scale,
-                    ms=step.ms,
-                    ms_recording=step.ms_recording,
-                ),
-                rows,
-            )
+            writer.append(step.row(scale, rows, skips=self._scaling.skips), rows)
         writer.flush()
         self._flushed_at = time.monotonic()
         self._interval = min(MAX_FLUSH_SECONDS, self._interval * 1.05)
-
-    def _was_skipped(self, step: _Step, finite: bool | None) -> bool:
-        if step.overflowed is not None:
-            return bool(float(step.overflowed))
-        if step.stepped:
-            return False
-        return self._scaling.skips or finite is False
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _is_first_process() -> bool:

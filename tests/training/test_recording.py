@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,6 @@ import lsviz
 from lsviz.errors import UserError
 from lsviz.exponents import ExponentHistogram
 from lsviz.training.recording import Recording
-from lsviz.training.watching import watched_modules, watched_parameters
 from tests.training.test_counting import independent_counts
 
 STEPS = 6
@@ -289,26 +286,6 @@ def test_arguments_that_can_not_be_used_are_told_at_once(
         lsviz.record(lambda x: x, tmp_path / "run")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("scaler", "policy", "scale"),
-    [
-        (None, "none", 1.0),
-        (1024, "constant:1024", 1024.0),
-        (torch.amp.GradScaler("cpu", enabled=False), "none", 1.0),
-        (torch.amp.GradScaler("cpu", backoff_factor=0.25), "gradscaler:backoff_factor=0.25", 65536.0),
-        (lambda: 32.0, "gradscaler", 32.0),
-    ],
-)
-def test_whatever_scales_the_loss_is_told(scaler: Any, policy: str, scale: float, tmp_path: Path) -> None:
-    layer = nn.Linear(2, 2)
-    with lsviz.record(layer, tmp_path / "run", scaler=scaler) as rec:
-        layer(torch.randn(3, 2)).sum().backward()
-        rec.step(1.0)
-    run = lsviz.open_run(rec.path)
-    assert run.config.policy == policy
-    assert run.steps()["loss_scale"].tolist() == [scale]
-
-
 def test_a_folder_that_is_taken_is_not_touched(tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
@@ -337,84 +314,6 @@ def test_an_exception_in_the_loop_ends_the_run_as_failed(tmp_path: Path) -> None
     assert (failed.status.state, failed.status.error) == ("failed", "RuntimeError: boom")
     assert len(failed.steps()) == 1
     assert lsviz.open_run(tmp_path / "cancelled").status.state == "cancelled"
-
-
-def train_on(rec: Recording, model: nn.Module) -> list[float]:
-    """Train to the end, with a single warning on the way."""
-    with pytest.warns(RuntimeWarning, match="lsviz stopped recording") as told, rec:
-        losses = plain(model, rec)
-    assert len([w for w in told if "lsviz" in str(w.message)]) == 1
-    assert "Training goes on." in str(told[0].message)
-    return losses
-
-
-def expected_losses() -> list[float]:
-    model = build()
-    torch.manual_seed(1)
-    return plain(model, None)
-
-
-def test_a_folder_that_can_not_be_written_leaves_training_going(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    model = build()
-    torch.manual_seed(1)
-    assert train_on(lsviz.record(model, tmp_path / "file" / "run"), model) == expected_losses()
-
-
-@pytest.mark.parametrize("failing", ["_write_parquet", "write_json", "compact"])
-def test_a_full_disk_leaves_training_going(
-    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = build()
-    rec = lsviz.record(model, tmp_path / "run").start()
-    rec._interval = 0.0  # write at every step
-
-    def full(*arguments: Any, **settings: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(f"lsviz.runs.writer.{failing}", full)
-    torch.manual_seed(1)
-    if failing == "compact":  # which leaves the parts as they are: nothing is lost
-        assert plain(model, rec) == expected_losses()
-        rec.close()
-        assert len(lsviz.open_run(rec.path).steps()) == STEPS
-    else:
-        assert train_on(rec, model) == expected_losses()
-
-
-def test_a_crash_within_a_hook_leaves_training_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build()
-    calls = 0
-
-    def crash(*arguments: Any, **settings: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 20:
-            raise ZeroDivisionError("a fault of ours")
-        return ExponentHistogram.empty()
-
-    monkeypatch.setattr("lsviz.training.recorder.tally_later", crash)
-    torch.manual_seed(1)
-    assert train_on(lsviz.record(model, tmp_path / "run"), model) == expected_losses()
-    status = lsviz.open_run(tmp_path / "run").status
-    assert (status.state, status.error) == (
-        "failed",
-        "recording ended: ZeroDivisionError: a fault of ours",
-    )
-    assert hooks_left(model) == 0
-
-
-def test_where_warnings_are_errors_this_one_is_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    model = build()
-    torch.manual_seed(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with lsviz.record(model, tmp_path / "file" / "run") as rec:
-            assert plain(model, rec) == expected_losses()
-    assert "lsviz stopped recording" in capsys.readouterr().err
 
 
 def test_a_model_may_be_copied_and_saved_while_it_is_recorded(tmp_path: Path) -> None:
@@ -468,18 +367,6 @@ def test_a_fused_optimizer_that_skips_by_itself_is_told(tmp_path: Path) -> None:
     steps = lsviz.open_run(rec.path).steps()
     assert steps["skipped"].tolist() == [False, True, False]
     assert steps["loss_scale"].tolist() == [1024, 1024, 512]
-
-
-def test_names_see_through_wrappers() -> None:
-    model = nn.DataParallel(nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU())))
-    assert list(watched_modules(model)) == ["", "0", "1", "1.0"]
-    assert list(watched_parameters(model)) == ["0.weight", "0.bias"]
-    inner = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    partly = nn.Sequential(torch.compile(inner, backend="eager"), nn.Linear(2, 1))
-    assert list(watched_modules(partly)) == ["", "0", "1"]
-    assert list(watched_parameters(partly)) == ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
-    partly[1].compile(backend="eager")  # its hooks would be compiled with it
-    assert list(watched_modules(partly)) == ["", "0"]
 
 
 @pytest.mark.gpu
