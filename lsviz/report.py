@@ -27,9 +27,9 @@ from lsviz.charts.views import metrics_figure, spectra_figure, timelines_figure,
 from lsviz.errors import UserError
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run
 from lsviz.runs.reproduction import RunResult
-from lsviz.runs.writer import RunFolderError
 from lsviz.training.catalog import TASKS
 
 MAX_RUNS: Final = 100

@@ -10,9 +10,9 @@ import pytest
 
 from lsviz.cli import main
 from lsviz.report import ReportError, report_html, write_report
+from lsviz.runs.files import RunFolderError, write_json
 from lsviz.runs.reader import Run, RunError, open_run
 from lsviz.runs.store import RunStore
-from lsviz.runs.writer import RunFolderError, write_json
 from tests.conftest import SAMPLES, train_run
 
 

@@ -16,10 +16,12 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from lsviz.jobs.launching import worker_command, worker_environment
+from lsviz.runs.compaction import compact
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.schema import RunStatus, State
-from lsviz.runs.writer import compact, create_run, write_json
+from lsviz.runs.writer import create_run
 
 START_SECONDS: Final = 60.0
 """A queued run whose process has not reported by then never will."""

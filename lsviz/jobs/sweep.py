@@ -27,10 +27,11 @@ from lsviz.errors import UserError
 from lsviz.jobs.launching import worker_command, worker_environment
 from lsviz.jobs.manager import live_status, settle_run
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run, RunError, open_run
 from lsviz.runs.schema import State
 from lsviz.runs.store import RunStore
-from lsviz.runs.writer import RunFolderError, create_run
+from lsviz.runs.writer import create_run
 
 LOCK: Final = ".sweep.lock"
 MAX_RUNS: Final = 10_000

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,17 @@ from pydantic import BaseModel, ValidationError
 
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
-from lsviz.runs.schema import EXPONENTS_SCHEMA, PICTURE, SCHEMA_VERSION, STEPS_SCHEMA, RunRecord, RunStatus
+from lsviz.runs.schema import (
+    BY_STEP,
+    EXPONENTS_SCHEMA,
+    PICTURE,
+    ROW_GROUPS,
+    SCHEMA_VERSION,
+    STEPS_SCHEMA,
+    TENSORS,
+    RunRecord,
+    RunStatus,
+)
 
 MAX_JSON_BYTES: Final = 1_000_000
 MAX_PICTURE_BYTES: Final = 1_000_000
@@ -115,7 +126,11 @@ class Run:
             )
             if value is not None
         ]
-        table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
+        table = None
+        if steps is not None and tensor is None:
+            table = self._by_step(filters, columns)
+        if table is None:
+            table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
         frame: pd.DataFrame = table.to_pandas()
         return frame
 
@@ -143,6 +158,28 @@ class Run:
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+    def _by_step(self, filters: list[Filter], columns: Sequence[str] | None) -> pa.Table | None:
+        """Return an ended run's rows from the file by step; None where that can't be read."""
+        file = self.path / BY_STEP
+        if not (self.path / "exponents.parquet").exists():
+            return None  # the parts are the run; this file is being written
+        wanted = list(columns) if columns else EXPONENTS_SCHEMA.names
+        order = ["tensor", "kind", "reference", "step"]
+        needed = [*wanted, *(name for name in order if name not in wanted)]
+        try:
+            names = json.loads((pq.read_schema(file).metadata or {})[TENSORS])
+            table = pq.read_table(
+                file, filters=filters, columns=needed, page_checksum_verification=True, partitioning=None
+            )
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            return None
+        places = {tuple(name): place for place, name in enumerate(names)}
+        keys = zip(table["tensor"].to_pylist(), table["kind"].to_pylist(), strict=True)
+        place = [places.get(key, len(places)) for key in keys]
+        rows = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), place))
+        schema = pa.schema([EXPONENTS_SCHEMA.field(name) for name in wanted])
+        return table.take(pa.array(rows)).select(wanted).cast(schema)
 
     def _table(
         self,
@@ -215,7 +252,7 @@ def open_run(path: str | Path) -> Run:
 
 def _row_groups(file: Path, tensor: str) -> list[int] | None:
     metadata = pq.read_schema(file).metadata or {}
-    groups = metadata.get(b"lsviz.row_groups")
+    groups = metadata.get(ROW_GROUPS)
     if groups is None:
         return None
     return [i for i, (name, _) in enumerate(json.loads(groups)) if name == tensor]

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from lsviz.errors import UserError
-from lsviz.runs.writer import RunFolderError, write_json
+from lsviz.runs.files import RunFolderError, write_json
 
 FILE_NAME: Final = "reproduce.json"
 MAX_BYTES: Final = 20_000_000

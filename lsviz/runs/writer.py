@@ -1,15 +1,13 @@
-"""Writing a run folder: whole parts renamed into place while it lives, one file a table at the end."""
+"""Writing a run folder: whole parts renamed into place while it lives, put together at the end."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,15 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
-from lsviz.errors import UserError
+from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
+from lsviz.runs.files import RunFolderError, write_json, write_parquet
 from lsviz.runs.schema import (
-    EXPONENTS_SCHEMA,
-    STEPS_SCHEMA,
     ExponentRow,
     RunRecord,
     RunStatus,
@@ -43,31 +38,6 @@ MAX_ROWS: Final = 20_000
 
 PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
-
-_BETWEEN: Final = "\0"
-
-_PARQUET: Final[dict[str, Any]] = {
-    "compression": "zstd",
-    "compression_level": 3,
-    "write_page_checksum": True,
-    # Counts are nearly all zeros: a dictionary of them costs more time than it saves room.
-    "use_dictionary": ["tensor", "kind"],
-    "write_statistics": ["step"],
-}
-ROWS_AT_ONCE: Final = 400_000
-"""Rows of exponents that are put together in memory at a time: half a kilobyte each."""
-
-
-class RunFolderError(UserError):
-    """A run folder can't be made or written; the message says why and what would help."""
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write strict JSON and rename it into place, so that a reader never sees half of it."""
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path:
@@ -185,9 +155,9 @@ class RunWriter:
     def flush(self) -> None:
         """Write what was taken since the last time as new parts, then the status."""
         if self._exponents:
-            _write_parquet(self._part("exponents"), exponents_table(self._exponents))
+            write_parquet(self._part("exponents"), exponents_table(self._exponents))
         if self._steps:
-            _write_parquet(self._part("steps"), steps_table(self._steps))
+            write_parquet(self._part("steps"), steps_table(self._steps))
             self._parts += 1
         self._steps, self._exponents = [], []
         self._write_status("running")
@@ -238,93 +208,3 @@ class RunWriter:
 def _finite(value: float | None) -> float | None:
     """JSON has no word for NaN and Inf."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def compact(path: Path) -> None:
-    """Put a run's parts together: steps in one file, exponents with one row group a tensor.
-
-    Both files stand at the end, empty where nothing was recorded. The parts are removed only when the
-    whole file stands in their place; a whole file that is there already is complete, and parts beside
-    it are leftovers of a removal that was cut short.
-    """
-    steps = sorted(path.glob("steps-*.parquet"))
-    if not (path / "steps.parquet").exists():
-        _write_parquet(path / "steps.parquet", _together(steps, STEPS_SCHEMA))
-    parts = sorted(path.glob("exponents-*.parquet"))
-    if not (path / "exponents.parquet").exists():
-        _write_by_tensor(path / "exponents.parquet", parts)
-    for part in [*steps, *parts]:
-        part.unlink()
-
-
-def _together(parts: Sequence[Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    # Verified here: a corrupt page would else get a fresh, valid checksum in the whole file.
-    wanted = pa.schema([schema.field(name) for name in columns]) if columns else schema
-    tables = [
-        pq.read_table(part, columns=columns, page_checksum_verification=True).cast(wanted) for part in parts
-    ]
-    return pa.concat_tables([wanted.empty_table(), *tables])
-
-
-def _write_by_tensor(path: Path, parts: Sequence[Path]) -> None:
-    keys = _keys(_together(parts, EXPONENTS_SCHEMA, ["tensor", "kind"]))
-    numbers = pc.value_counts(keys)  # in the order of first appearance
-    names, rows = numbers.field("values"), numbers.field("counts").to_numpy()
-    groups = [tuple(key.rsplit(_BETWEEN, 1)) for key in names.to_pylist()]
-    metadata = {b"lsviz.row_groups": json.dumps(groups).encode()}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with pq.ParquetWriter(temporary, EXPONENTS_SCHEMA.with_metadata(metadata), **_PARQUET) as writer:
-        for first, last in _batches(rows, ROWS_AT_ONCE):
-            table = _sorted(parts, names, first, last, whole=last - first == len(rows))
-            start = 0
-            for number in rows[first:last].tolist():
-                writer.write_table(table.slice(start, number), row_group_size=max(1, number))
-                start += number
-    _publish(temporary, path)
-
-
-def _sorted(parts: Sequence[Path], names: pa.Array, first: int, last: int, *, whole: bool) -> pa.Table:
-    """Return the rows of some tensors, tensor by tensor, the reference's after its own."""
-    tables = []
-    for part in parts:
-        table = _together([part], EXPONENTS_SCHEMA)
-        if not whole:
-            table = table.filter(pc.is_in(_keys(table), value_set=names[first:last]))
-        tables.append(table)
-    table = pa.concat_tables([EXPONENTS_SCHEMA.empty_table(), *tables]).combine_chunks()
-    place = pc.index_in(_keys(table), value_set=names).to_numpy()
-    order = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), place))
-    return table.take(pa.array(order)) if (np.diff(order) != 1).any() else table
-
-
-def _keys(table: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(table["tensor"], table["kind"], _BETWEEN)
-
-
-def _batches(rows: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """Yield (first, last) of consecutive tensors that have at most so many rows together, or one alone."""
-    first, held = 0, 0
-    for i, number in enumerate(rows.tolist()):
-        if held and held + number > most:
-            yield first, i
-            first, held = i, 0
-        held += number
-    if held:
-        yield first, len(rows)
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(table, temporary, **_PARQUET)
-    _publish(temporary, path)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    # A full disk can shorten a write without an exception: the footer proves that all of it is there.
-    try:
-        pq.read_metadata(temporary)
-    except (pa.ArrowInvalid, OSError):
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunFolderError(f"can't write {path.name}: is the disk full?") from None
-    temporary.replace(path)

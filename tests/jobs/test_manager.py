@@ -15,8 +15,9 @@ import pytest
 
 from lsviz.jobs.manager import cancel_run, live_status, submit_run
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
-from lsviz.runs.writer import create_run, write_json
+from lsviz.runs.writer import create_run
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -19,9 +19,10 @@ from filelock import FileLock
 from lsviz.jobs.manager import cancel_run
 from lsviz.jobs.sweep import LOCK, SweepError, finished_runs, run_sweep
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
-from lsviz.runs.writer import RunFolderError, create_run
+from lsviz.runs.writer import create_run
 from tests.conftest import REPOSITORY, clean_environment, train_run
 
 LONG = 200_000

@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from lsviz.exponents import ExponentHistogram
+from lsviz.runs import compaction
+from lsviz.runs.compaction import compact
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run, RunError, open_run
-from lsviz.runs.schema import EXPONENTS_SCHEMA, STEPS_SCHEMA, ExponentRow, StepRow
-from lsviz.runs.writer import RunFolderError, RunWriter, compact, create_run
+from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, STEPS_SCHEMA, ExponentRow, StepRow
+from lsviz.runs.writer import RunWriter, create_run
 
 CONFIG = RunConfig.build(task="sigmoid-mlp", policy="constant:8", steps=6)
 TENSORS = ("layer1", "layer2", "layer1.weight")
@@ -141,6 +144,39 @@ def test_tensors_keep_the_order_in_which_they_were_recorded(tmp_path: Path) -> N
             rows = [ExponentRow(step, name, "weight_grad", False, 8.0, histogram) for name in names]
             writer.append(step_row(step), rows)
     assert list(dict.fromkeys(open_run(writer.path).exponents()["tensor"])) == names
+
+
+def test_a_long_run_reads_one_step_from_a_file_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BY_STEP_FROM", 20)
+    monkeypatch.setattr(compaction, "BY_STEP_ROWS", 7)  # a step's rows lie in two row groups
+    monkeypatch.setattr(compaction, "ROWS_AT_ONCE", 13)
+    writer = write(tmp_path)
+    live = open_run(writer.path).exponents()
+    writer.end("finished")
+    by_step = pq.ParquetFile(writer.path / BY_STEP)
+    assert by_step.metadata.num_rows == len(live)
+    assert by_step.num_row_groups > 3
+    assert by_step.read()["step"].to_pylist() == sorted(live["step"])
+    run = open_run(writer.path)
+    whole = run.exponents()
+    assert len(whole) == len(live)
+    for steps, kind in (([3], None), ([4, 1], "weight_grad"), ([99], None)):
+        expected = whole[whole["step"].isin(steps) & ((kind is None) | (whole["kind"] == kind))]
+        found = run.exponents(steps=steps, kind=kind)
+        pd.testing.assert_frame_equal(found, expected.reset_index(drop=True), check_dtype=not found.empty)
+    few = run.exponents(steps=[3], columns=["amax", "step"])
+    assert few.columns.tolist() == ["amax", "step"]
+    assert len(few) == 6
+
+    expected = run.exponents(steps=[3])
+    by_step_file = writer.path / BY_STEP
+    by_step_file.write_bytes(b"PAR1 torn")  # all of it is in exponents.parquet too
+    pd.testing.assert_frame_equal(run.exponents(steps=[3]), expected)
+    by_step_file.unlink()
+    pd.testing.assert_frame_equal(run.exponents(steps=[3]), expected)
+    assert not run.problems
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reproduction import Reproduction, ReproductionError, load_reproduction, save_reproduction
-from lsviz.runs.writer import RunFolderError
 from tests.analysis.test_results import result
 
 

@@ -40,7 +40,7 @@ def test_a_folder_that_can_not_be_written_leaves_training_going(tmp_path: Path) 
     assert train_on(lsviz.record(model, tmp_path / "file" / "run"), model) == expected_losses()
 
 
-@pytest.mark.parametrize("failing", ["_write_parquet", "write_json", "compact"])
+@pytest.mark.parametrize("failing", ["write_parquet", "write_json", "compact"])
 def test_a_full_disk_leaves_training_going(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

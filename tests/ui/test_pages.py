@@ -15,9 +15,10 @@ import pytest
 
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
-from lsviz.runs.writer import create_run, write_json
+from lsviz.runs.writer import create_run
 from lsviz.ui.state import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
 from tests.ui.opening import PAGES, charts, open_page, words

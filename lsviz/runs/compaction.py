@@ -1,0 +1,177 @@
+"""Putting an ended run's parts together: one file a table, a tensor's history or a step read in a moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lsviz.runs.files import parquet_writer, write_parquet
+from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, ROW_GROUPS, STEPS_SCHEMA, TENSORS
+
+ROWS_AT_ONCE: Final = 50_000
+"""Rows of exponents that are put together in memory at a time: half a kilobyte each."""
+
+BY_STEP_ROWS: Final = 10_000
+"""Rows of a row group in the file by step: decoded in a few milliseconds."""
+BY_STEP_FROM: Final = 2 * BY_STEP_ROWS
+"""Of fewer rows in all, one step is read from the file by tensor as fast."""
+
+_BETWEEN: Final = "\0"
+
+Item = TypeVar("Item")
+
+
+def compact(path: Path) -> None:
+    """Put a run's parts together: steps in one file, exponents with one row group a tensor.
+
+    Both files stand at the end, empty where nothing was recorded; a long run has its exponents by step
+    in a third (`schema.BY_STEP`). The parts are removed only when the whole file stands in their place;
+    a whole file that is there already is complete, and parts beside it are leftovers of a removal that
+    was cut short.
+
+    Raises:
+        OSError: A part's page is corrupt, or the disk is full; the parts stay as they are.
+        pyarrow.ArrowException: A part is torn; the parts stay as they are.
+    """
+    steps = sorted(path.glob("steps-*.parquet"))
+    if not (path / "steps.parquet").exists():
+        tables = [_verified(part, STEPS_SCHEMA) for part in steps]
+        write_parquet(path / "steps.parquet", pa.concat_tables([STEPS_SCHEMA.empty_table(), *tables]))
+    parts = sorted(path.glob("exponents-*.parquet"))
+    if not (path / "exponents.parquet").exists():
+        _write_exponents(path, parts)
+    for part in [*steps, *parts]:
+        part.unlink()
+
+
+def _verified(part: Path, schema: pa.Schema) -> pa.Table:
+    # A corrupt page would else get a fresh, valid checksum in the whole file.
+    return pq.read_table(part, columns=schema.names, page_checksum_verification=True).cast(schema)
+
+
+def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
+    key_schema = pa.schema([EXPONENTS_SCHEMA.field(name) for name in ("tensor", "kind")])
+    keys = pa.chunked_array([c for p in parts for c in _keys(_verified(p, key_schema)).chunks], pa.string())
+    numbers = pc.value_counts(keys)  # in the order of first appearance
+    names, rows = numbers.field("values"), numbers.field("counts").to_numpy()
+    batches = list(_batches(rows, ROWS_AT_ONCE))
+    groups = [key.rsplit(_BETWEEN, 1) for key in names.to_pylist()]
+    shelf = _Shelf(names, batches)
+    with contextlib.ExitStack() as stack:
+        add = stack.enter_context(_by_step(path / BY_STEP, groups)) if len(keys) >= BY_STEP_FROM else None
+        for table in _ahead(lambda part: _verified(part, EXPONENTS_SCHEMA), parts):
+            if add:
+                add(table)
+            shelf.add(table)
+    schema = EXPONENTS_SCHEMA.with_metadata({ROW_GROUPS: json.dumps(groups).encode()})
+    with parquet_writer(path / "exponents.parquet", schema) as writer:
+        for (first, last), table in zip(batches, _ahead(shelf.take, range(len(batches))), strict=True):
+            start = 0
+            for length in rows[first:last].tolist():
+                writer.write_table(table.slice(start, length), row_group_size=max(1, length))
+                start += length
+
+
+class _Shelf:
+    """Rows of all parts, compressed, each with the batch of tensors that it will be written in.
+
+    So a part is read once, whatever the number of batches, and a long run takes little memory.
+    """
+
+    def __init__(self, names: pa.Array, batches: Sequence[tuple[int, int]]) -> None:
+        self._names = names
+        self._ends = np.array([last for _, last in batches])
+        self._kept: list[list[pa.Buffer]] = [[] for _ in batches]
+        self._options = pa.ipc.IpcWriteOptions(compression="lz4")
+
+    def add(self, table: pa.Table) -> None:
+        """Keep a part's rows."""
+        batch = np.searchsorted(self._ends, self._place(table), side="right")
+        if len(self._kept) > 1:
+            table = table.take(pa.array(np.argsort(batch, kind="stable")))
+        start = 0
+        for number, length in enumerate(np.bincount(batch, minlength=len(self._kept)).tolist()):
+            if length:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, table.schema, options=self._options) as stream:
+                    stream.write_table(table.slice(start, length))
+                self._kept[number].append(sink.getvalue())
+                start += length
+
+    def take(self, number: int) -> pa.Table:
+        """Return a batch's rows, tensor by tensor, the reference's after its own, each by step."""
+        kept, self._kept[number] = self._kept[number], []
+        tables = [pa.ipc.open_stream(buffer).read_all() for buffer in kept]
+        table = pa.concat_tables(tables).combine_chunks()
+        order = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), self._place(table)))
+        return table.take(pa.array(order)) if (np.diff(order) != 1).any() else table
+
+    def _place(self, table: pa.Table) -> npt.NDArray[np.int64]:
+        places: npt.NDArray[np.int64] = pc.index_in(_keys(table), value_set=self._names).to_numpy()
+        return places
+
+
+@contextlib.contextmanager
+def _by_step(path: Path, groups: Sequence[Sequence[str]]) -> Iterator[Callable[[pa.Table], None]]:
+    """Give a function that takes rows as they were recorded and has a thread write them, step after step."""
+    schema = EXPONENTS_SCHEMA.with_metadata({TENSORS: json.dumps(groups).encode()})
+    waiting: list[pa.Table] = []
+    written: Future[None] | None = None
+
+    def write() -> None:
+        nonlocal written
+        if written is not None:
+            written.result()  # so that never more than one table waits
+        table = pa.concat_tables([EXPONENTS_SCHEMA.empty_table(), *waiting])
+        waiting.clear()
+        written = thread.submit(writer.write_table, table, row_group_size=BY_STEP_ROWS)
+
+    def add(table: pa.Table) -> None:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= BY_STEP_ROWS:
+            write()
+
+    with parquet_writer(path, schema) as writer, ThreadPoolExecutor(1, "lsviz-compaction") as thread:
+        yield add
+        write()
+        if written is not None:
+            written.result()
+
+
+def _ahead(function: Callable[[Item], pa.Table], items: Sequence[Item]) -> Iterator[pa.Table]:
+    """Yield function(item) of each item, the next one in the making meanwhile."""
+    with ThreadPoolExecutor(1, "lsviz-compaction") as thread:
+        made: Future[pa.Table] | None = None
+        for item in items:
+            following = thread.submit(function, item)
+            if made is not None:
+                yield made.result()
+            made = following
+        if made is not None:
+            yield made.result()
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    return pc.binary_join_element_wise(table["tensor"], table["kind"], _BETWEEN)
+
+
+def _batches(rows: npt.NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of consecutive tensors that have at most so many rows together, or one alone."""
+    first, held = 0, 0
+    for i, number in enumerate(rows.tolist()):
+        if held and held + number > most:
+            yield first, i
+            first, held = i, 0
+        held += number
+    if held:
+        yield first, len(rows)
