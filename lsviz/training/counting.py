@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -28,6 +27,8 @@ from lsviz.exponents import (
     overflow_significand,
 )
 from lsviz.training import kernels
+from lsviz.training.counter import FORMATS as HERE
+from lsviz.training.counter import Counter, Counting
 
 _BIAS: Final = 127
 _MANTISSA_BITS: Final = 23
@@ -38,8 +39,6 @@ _NO_EXPONENT: Final = _FIELDS - 1
 """The exponent field of Inf and NaN."""
 _CLASSES: Final = kernels.CLASSES
 _ONE: Final = kernels.ONE
-_FORMS: Final = {torch.float32: kernels.FP32, torch.float16: kernels.FP16, torch.bfloat16: kernels.BF16}
-
 _PAST_MANTISSA: Final = {
     # First mantissa past the rounding point: the point itself, or the one after it where the tie
     # rounds down.
@@ -55,12 +54,6 @@ _CLASS_OF_FORMAT: Final = {
 _BIN_OF_FIELD: Final = np.clip(np.arange(_FIELDS) - _BIAS, MIN_EXPONENT, MAX_EXPONENT) - MIN_EXPONENT
 _FIRST_FIELD_OF_BIN: Final = np.searchsorted(_BIN_OF_FIELD[:_NO_EXPONENT], np.arange(BINS))
 
-_SHARED_FROM: Final = 1 << 19
-"""Fewer values are counted sooner than a second thread has begun."""
-_LATER_FROM: Final = 1 << 15
-"""Fewer values are counted sooner than they are handed over."""
-_MOST: Final = 1 << 31
-"""Values that one table of 32-bit counts takes."""
 _DEVICE_CHUNK: Final = 1 << 24
 """Values that torch operations take at a time: each needs some 30 bytes for as long."""
 _GPU_LANES: Final = 64
@@ -109,10 +102,11 @@ def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogra
     values = values.detach()
     if values.dtype == torch.float64:
         return ExponentHistogram.of(values.cpu().numpy())
-    library = compiled_kernels() if values.device.type == "cpu" else None
-    if library is None:
+    counter = compiled_counter() if values.dtype in HERE and values.device.type == "cpu" else None
+    if counter is None:
         return tally_by_torch(values, rounding=rounding)
-    return _tally_compiled(library, values, rounding)
+    threads = torch.get_num_threads()
+    return settled(counter.start(values, rounding=rounding, threads=threads - 1, shared=threads))
 
 
 def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHistogram]:
@@ -129,24 +123,29 @@ def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHis
 
 
 @cache
-def compiled_kernels() -> Any:
-    """Return the library of `lsviz.training.kernels`; None where it can't be had, or is not wanted.
+def compiled_counter() -> Counter | None:
+    """Return what counts by compiled loops; None where they can't be had, or are not wanted.
 
     LSVIZ_KERNEL=torch does without it.
     """
     if os.environ.get("LSVIZ_KERNEL") == "torch":
         return None
     try:
-        return kernels.load_kernels()
+        return Counter(kernels.load_kernels(), _LIMITS)
     except kernels.KernelError:
         return None
+
+
+# A forked process, such as a data loader's worker, has none of the threads and waits for nothing queued.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=compiled_counter.cache_clear)
 
 
 def kernel_description(device: str = "cpu") -> str:
     """Return in one sentence what counts exponents on a device, for ``lsviz doctor``."""
     if device != "cpu":
         return "torch operations on the GPU, which never wait for it; fetched when a run is written"
-    if compiled_kernels() is not None:
+    if compiled_counter() is not None:
         return f"compiled loops (kernels.c), on {torch.get_num_threads()} threads"
     if os.environ.get("LSVIZ_KERNEL") == "torch":
         return "torch operations (LSVIZ_KERNEL=torch)"
@@ -157,24 +156,25 @@ def kernel_description(device: str = "cpu") -> str:
     return ""
 
 
-def tally_later(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram | Future[Any]:
+def tally_later(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram | Counting:
     """Count a tensor as `tally` does, beside what this thread goes on with; `settled` gives the tally.
 
     For tensors that nobody changes in the meantime. autograd changes no gradient that somebody else holds,
-    as the counting thread does (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13). Small
-    tensors, and those on a GPU, which counts beside this thread anyway, are counted at once.
+    as the counter does (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13).
     """
-    if values.device.type != "cpu" or values.numel() < _LATER_FROM or compiled_kernels() is None:
-        return tally(values, rounding=rounding)
-    return _counter().submit(tally, values, rounding=rounding)
+    counter = compiled_counter() if values.dtype in HERE and values.device.type == "cpu" else None
+    return tally(values, rounding=rounding) if counter is None else counter.start(values, rounding=rounding)
 
 
-def settled(counted: Tally | ExponentHistogram | Future[Any]) -> Tally | ExponentHistogram:
+def settled(counted: Tally | ExponentHistogram | Counting) -> Tally | ExponentHistogram:
     """Return what was tallied, once it is."""
-    if not isinstance(counted, Future):
+    if not isinstance(counted, Counting):
         return counted
-    done: Tally | ExponentHistogram = counted.result()
-    return done
+    counter = compiled_counter()
+    assert counter is not None
+    if not counted.done:
+        counter.settle()
+    return Tally(*counted.result())
 
 
 def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
@@ -215,47 +215,6 @@ def _class_rows(bits: Tensor) -> Tensor:
     return (bits >> _MANTISSA_BITS) * _CLASSES + torch.where(mantissas == 0, _ONE, classes)
 
 
-def _tally_compiled(library: Any, values: Tensor, rounding: bool) -> Tally:
-    values = values.contiguous()
-    form, width, size = _FORMS[values.dtype], values.element_size(), values.numel()
-    shape = (kernels.CLASS_LANES, _FIELDS * _CLASSES) if rounding else (kernels.LANES, _FIELDS)
-    parts = 1
-    if size >= _SHARED_FROM:
-        parts = max(torch.get_num_threads(), -(-size // _MOST))
-    tables = np.zeros((parts, *shape), np.uint32)
-    ends = [size * k // parts for k in range(parts + 1)]
-
-    def count(part: int) -> int:
-        start, number = values.data_ptr() + ends[part] * width, ends[part + 1] - ends[part]
-        table = tables.ctypes.data + part * tables.strides[0]
-        if rounding:
-            return int(library.count_classes(start, number, form, _LIMITS.ctypes.data, table))
-        return int(library.count_fields(start, number, form, table))
-
-    others = [_threads().submit(count, part) for part in range(1, parts)]
-    largest = max([count(0), *(other.result() for other in others)])
-    first = tables[:, 0]
-    special = _NO_EXPONENT * _CLASSES if rounding else _NO_EXPONENT
-    inf = int(torch.isinf(values).sum()) if first[:, special:].any() else 0
-    return Tally(first, largest, inf)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="lsviz-count")
-
-
-@cache
-def _counter() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lsviz-counter")
-
-
-# A forked process, such as a data loader's worker, has none of the threads.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)
-    os.register_at_fork(after_in_child=_counter.cache_clear)
-
-
 def _fetched(tallies: Sequence[Tally]) -> list[Tally]:
     """Return tallies on the host, those from devices fetched in one transfer."""
     parts = []
@@ -278,32 +237,32 @@ def _fetched(tallies: Sequence[Tally]) -> list[Tally]:
 
 def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
     """Return the histograms of tallies on the host, all with tables of the same width."""
-    tables = np.stack([_added_up(np.asarray(one.table)) for one in tallies])
+    given = [np.asarray(one.table) for one in tallies]
+    tables = np.concatenate(given, dtype=np.int64)
+    if len(tables) > len(given):  # of some there are several tables
+        tables = np.add.reduceat(tables, np.cumsum([0, *(len(table) for table in given[:-1])]), axis=0)
     rounding = tables.shape[1] > _FIELDS
     classes = tables.reshape(-1, _FIELDS, _CLASSES) if rounding else None
     by_field = tables if classes is None else classes.sum(axis=2)
     zeros = by_field[:, 0] if classes is None else classes[:, 0, _ONE]
     counts = _binned(by_field)
-    counts[:, 0] -= zeros.astype(np.uint64)
-    ones, past = None, {}
+    counts[:, 0] -= zeros
+    ones, past = None, None
     if classes is not None:
         normal = classes.copy()
         normal[:, 0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
         ones = _binned(normal[:, :, _ONE])
         past = {name: _binned(normal[:, :, k:_ONE].sum(axis=2)) for name, k in _CLASS_OF_FORMAT.items()}
-    amax = _values([int(one.largest) for one in tallies])
-    return [
-        ExponentHistogram(
-            counts[i],
-            zero=int(zeros[i]),
-            inf=int(one.inf),
-            nan=int(by_field[i, _NO_EXPONENT]) - int(one.inf),
-            amax=amax[i],
-            ones=None if ones is None else ones[i],
-            past={name: column[i] for name, column in past.items()} or None,
-        )
-        for i, one in enumerate(tallies)
-    ]
+    inf = [int(one.inf) for one in tallies]
+    return ExponentHistogram.from_rows(
+        counts,
+        zero=zeros.tolist(),
+        inf=inf,
+        nan=(by_field[:, _NO_EXPONENT] - inf).tolist(),
+        amax=_values([int(one.largest) for one in tallies]),
+        ones=ones,
+        past=past,
+    )
 
 
 def _values(bits: Sequence[int]) -> list[float]:
@@ -317,14 +276,7 @@ def _values(bits: Sequence[int]) -> list[float]:
     return values
 
 
-def _added_up(tables: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    whole: npt.NDArray[np.int64] = (
-        tables[0].astype(np.int64) if len(tables) == 1 else tables.sum(axis=0, dtype=np.int64)
-    )
-    return whole
-
-
-def _binned(by_field: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+def _binned(by_field: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Add up the counts of exponent fields into the histogram's bins, Inf and NaN left out."""
-    counts = np.add.reduceat(by_field[:, :_NO_EXPONENT], _FIRST_FIELD_OF_BIN, axis=1)
-    return counts.astype(np.uint64)
+    counts: npt.NDArray[np.int64] = np.add.reduceat(by_field[:, :_NO_EXPONENT], _FIRST_FIELD_OF_BIN, axis=1)
+    return counts

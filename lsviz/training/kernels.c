@@ -1,11 +1,17 @@
-/* Counting exponents in one pass over memory; built and called by kernels.py.
+/* Counting exponents in one pass over memory; built by kernels.py, called by counter.py.
  *
  * A block of values is first turned into table rows by loops that compilers vectorise. Then the rows are
  * counted into several tables in turn, since one table would wait for its own last store wherever
- * neighbours fall into the same row, as exponents do. Tables come as zeros and leave with all counts in
- * their first lane.
+ * neighbours fall into the same row, as exponents do.
+ *
+ * Threads of its own take jobs from a queue: none of them needs Python's lock, which would cost more than
+ * the counting.
  */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
+#include <string.h>
 #ifdef __F16C__
 #include <immintrin.h>
 #endif
@@ -84,50 +90,161 @@ static void class_rows(const uint32_t *restrict bits, int n, const uint32_t *giv
     }
 }
 
-/* Count n values by FP32 exponent field into table[LANES][FIELDS], for n below 2^32: row 0 holds zeros,
- * row 255 Inf and NaN. Return the FP32 bits of the largest finite magnitude. */
-uint32_t count_fields(const void *values, int64_t n, int form, uint32_t *restrict table) {
+/* One tensor, or a part of one; all numbers of 8 bytes, as counter.py writes them. */
+typedef struct {
+    const void *values;
+    int64_t n, form;
+    const uint32_t *limits; /* null: count fields alone */
+    uint32_t *table;        /* zeros */
+    int64_t largest, inf, done;
+} job;
+
+/* By FP32 exponent field into table[FIELDS]: row 0 holds zeros, row 255 Inf and NaN. */
+static uint32_t count_fields(const job *given, uint32_t *restrict table) {
     block now;
     uint8_t rows[BLOCK];
+    uint32_t lanes[LANES][FIELDS] = {{0}};
     uint32_t largest = 0;
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        const int size = n - start < BLOCK ? (int)(n - start) : BLOCK;
-        const uint32_t *bits = fp32_bits(values, start, size, form, &now);
+    for (int64_t start = 0; start < given->n; start += BLOCK) {
+        const int size = given->n - start < BLOCK ? (int)(given->n - start) : BLOCK;
+        const uint32_t *bits = fp32_bits(given->values, start, size, (int)given->form, &now);
         largest = largest_finite(bits, size, largest);
         field_rows(bits, size, rows);
         int i = 0;
         for (; i + LANES <= size; i += LANES)
             for (int lane = 0; lane < LANES; lane++)
-                table[lane * FIELDS + rows[i + lane]]++;
+                lanes[lane][rows[i + lane]]++;
         for (; i < size; i++)
-            table[rows[i]]++;
+            lanes[0][rows[i]]++;
     }
-    for (int lane = 1; lane < LANES; lane++)
+    for (int lane = 0; lane < LANES; lane++)
         for (int row = 0; row < FIELDS; row++)
-            table[row] += table[lane * FIELDS + row];
+            table[row] += lanes[lane][row];
     return largest;
 }
 
-/* Count n values by FP32 exponent field and class of mantissa into table[CLASS_LANES][FIELDS * CLASSES]:
- * class ONE of field 0 holds zeros, that of field 255 Inf. */
-uint32_t count_classes(const void *values, int64_t n, int form, const uint32_t *limits,
-                       uint32_t *restrict table) {
+/* By FP32 exponent field and class of mantissa into table[FIELDS * CLASSES]: class ONE of field 0 holds
+ * zeros, that of field 255 Inf. */
+static uint32_t count_classes(const job *given, uint32_t *restrict table) {
     block now;
     uint16_t rows[BLOCK];
+    uint32_t lanes[CLASS_LANES][FIELDS * CLASSES] = {{0}};
     uint32_t largest = 0;
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        const int size = n - start < BLOCK ? (int)(n - start) : BLOCK;
-        const uint32_t *bits = fp32_bits(values, start, size, form, &now);
+    for (int64_t start = 0; start < given->n; start += BLOCK) {
+        const int size = given->n - start < BLOCK ? (int)(given->n - start) : BLOCK;
+        const uint32_t *bits = fp32_bits(given->values, start, size, (int)given->form, &now);
         largest = largest_finite(bits, size, largest);
-        class_rows(bits, size, limits, rows);
+        class_rows(bits, size, given->limits, rows);
         int i = 0;
         for (; i + CLASS_LANES <= size; i += CLASS_LANES)
             for (int lane = 0; lane < CLASS_LANES; lane++)
-                table[lane * FIELDS * CLASSES + rows[i + lane]]++;
+                lanes[lane][rows[i + lane]]++;
         for (; i < size; i++)
-            table[rows[i]]++;
+            lanes[0][rows[i]]++;
     }
-    for (int row = 0; row < FIELDS * CLASSES; row++)
-        table[row] += table[FIELDS * CLASSES + row];
+    for (int lane = 0; lane < CLASS_LANES; lane++)
+        for (int row = 0; row < FIELDS * CLASSES; row++)
+            table[row] += lanes[lane][row];
     return largest;
+}
+
+static int64_t count_inf(const job *given) {
+    block now;
+    int64_t found = 0;
+    for (int64_t start = 0; start < given->n; start += BLOCK) {
+        const int size = given->n - start < BLOCK ? (int)(given->n - start) : BLOCK;
+        const uint32_t *bits = fp32_bits(given->values, start, size, (int)given->form, &now);
+        for (int i = 0; i < size; i++)
+            found += (bits[i] & MAGNITUDE) == INF;
+    }
+    return found;
+}
+
+static void count(job *given) {
+    if (given->limits) {
+        given->largest = count_classes(given, given->table);
+        given->inf = given->table[(FIELDS - 1) * CLASSES + ONE];
+    } else {
+        given->largest = count_fields(given, given->table);
+        given->inf = given->table[FIELDS - 1] ? count_inf(given) : 0;
+    }
+    __atomic_store_n(&given->done, 1, __ATOMIC_RELEASE);
+}
+
+enum { QUEUE = 4096, MOST_WORKERS = 64 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t more = PTHREAD_COND_INITIALIZER, idle = PTHREAD_COND_INITIALIZER;
+static job *queue[QUEUE];
+static int first, waiting, busy, workers;
+
+/* Count the first job of the queue. Called and left with the lock held. */
+static void take_one(void) {
+    job *given = queue[first];
+    first = (first + 1) % QUEUE;
+    waiting--;
+    busy++;
+    pthread_mutex_unlock(&lock);
+    count(given);
+    pthread_mutex_lock(&lock);
+    if (!--busy && !waiting)
+        pthread_cond_broadcast(&idle);
+}
+
+static void *work(void *unused) {
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        while (!waiting)
+            pthread_cond_wait(&more, &lock);
+        take_one();
+    }
+    return unused;
+}
+
+/* Start a thread that no signal interrupts: those are for Python's own. */
+static int start_worker(void) {
+    sigset_t all, before;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&thread, 0, work, 0);
+    pthread_sigmask(SIG_SETMASK, &before, 0);
+    if (!failed)
+        pthread_detach(thread);
+    return !failed;
+}
+
+/* Have jobs counted by so many threads, beside the caller. Where there are none, `settle` counts. */
+void count_beside(job *jobs, int64_t n, int threads) {
+    pthread_mutex_lock(&lock);
+    while (workers < threads && workers < MOST_WORKERS && start_worker())
+        workers++;
+    for (int64_t i = 0; i < n; i++) {
+        while (waiting == QUEUE)
+            take_one();
+        queue[(first + waiting++) % QUEUE] = jobs + i;
+        pthread_cond_signal(&more);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* Return when all jobs are counted; the caller helps. */
+void settle(void) {
+    pthread_mutex_lock(&lock);
+    while (busy || waiting) {
+        if (waiting)
+            take_one();
+        else
+            pthread_cond_wait(&idle, &lock);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+/* In a forked process: none of the threads came along, and nobody there waits for what is queued. */
+void forget(void) {
+    static const pthread_mutex_t fresh_lock = PTHREAD_MUTEX_INITIALIZER;
+    static const pthread_cond_t fresh_cond = PTHREAD_COND_INITIALIZER;
+    lock = fresh_lock;
+    more = idle = fresh_cond;
+    first = waiting = busy = workers = 0;
 }

@@ -27,12 +27,12 @@ FIELDS: Final = 256
 CLASSES: Final = 8
 ONE: Final = CLASSES - 1
 """The class of a mantissa of 0; class i before it: i of the limits are reached."""
-LANES: Final = 8
-CLASS_LANES: Final = 2
+JOB: Final = 8
+"""Numbers of a job: values, how many, form, limits, table; then largest, inf, done."""
 
 SOURCE: Final = Path(__file__).with_name("kernels.c")
 BUILD_SECONDS: Final = 120
-_FLAGS: Final = ("-O3", "-std=c11", "-shared", "-fPIC")
+_FLAGS: Final = ("-O3", "-std=c11", "-shared", "-fPIC", "-pthread")
 _NATIVE: Final = ("-march=native", "-mcpu=native", "")
 """The first that a compiler takes."""
 
@@ -43,7 +43,7 @@ class KernelError(Exception):
 
 @cache
 def load_kernels() -> Any:
-    """Return the library, with `count_fields` and `count_classes` of kernels.c typed.
+    """Return the library, with `count_beside`, `settle` and `forget` of kernels.c typed.
 
     Raises:
         KernelError: There is no compiler, or it fails.
@@ -88,10 +88,11 @@ def _built(path: Path, compiler: str) -> Path:
 
 def _typed(path: Path) -> Any:
     library = ctypes.CDLL(str(path))
-    values, number, table = ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p
-    library.count_fields.argtypes = [values, number, ctypes.c_int, table]
-    library.count_classes.argtypes = [values, number, ctypes.c_int, ctypes.c_void_p, table]
-    library.count_fields.restype = library.count_classes.restype = ctypes.c_uint32
+    library.count_beside.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    library.settle.argtypes = library.forget.argtypes = []
+    library.count_beside.restype = library.settle.restype = library.forget.restype = None
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=library.forget)
     return library
 
 

@@ -19,10 +19,13 @@ from torch.utils.hooks import RemovableHandle
 
 from lsviz.exponents import ExponentHistogram
 from lsviz.runs.schema import ExponentRow, Kind
-from lsviz.training.counting import Tally, histograms, settled, tally, tally_later
+from lsviz.training.counting import Tally, histograms, settled, tally_later
 from lsviz.training.tensors import tensors_in
 
 _NOTE: Final = "_lsviz_note"
+
+_ScaleAt = Callable[[Tensor], float]
+_Guard = Callable[[Callable[[], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class GradientRecorder:
         self._rounding: bool | Callable[[Tensor], bool] = False
         self._handles: list[RemovableHandle] = []
         self._session = object()
+        self._hooked_with: tuple[_ScaleAt | None, _Guard | None] = (None, None)
         self.seconds = 0.0
         self.autocast: torch.dtype | None = None
 
@@ -133,10 +137,10 @@ class GradientRecorder:
         self,
         *,
         rounding: bool | Callable[[Tensor], bool] = False,
-        scale_at: Callable[[Tensor], float] | None = None,
-        guard: Callable[[Callable[[], None]], None] | None = None,
+        scale_at: _ScaleAt | None = None,
+        guard: _Guard | None = None,
     ) -> None:
-        """Forget what was counted and put hooks on every module.
+        """Forget what was counted and put hooks on every module, or leave those that are there.
 
         A module that returns its child's output unchanged shares the child's tensor, and so its
         counts; the model itself is left out where it does, since it has no name of its own. A
@@ -147,36 +151,17 @@ class GradientRecorder:
             scale_at: Tells the loss scale of an output's gradient, where that is not the same for all.
             guard: Calls what the hooks do; for those who must not fail.
         """
-        self.stop()
         self._activations = {}
         self._scales = {}
         self._rounding = rounding
         self.seconds = 0.0
-        self._session = session = object()
-
-        def watch(name: str, output: Any) -> None:
-            for tensor in tensors_in(output):
-                if not (tensor.requires_grad and tensor.is_floating_point()):
-                    continue
-                if not name and not tensor.ndim:
-                    continue
-                if torch.is_autocast_enabled(tensor.device.type):
-                    self.autocast = torch.get_autocast_dtype(tensor.device.type)
-                scale = 1.0 if scale_at is None else scale_at(tensor)
-                # Noted on the tensor, which then lives no longer for it. With its gradient edge, since an
-                # in-place operation keeps the tensor and makes a new edge.
-                edge = get_gradient_edge(tensor)
-                note: _Note | None = getattr(tensor, _NOTE, None)
-                if note is not None and note.session is session and note.edge == edge:
-                    if name and name not in note.names:
-                        note.names.append(name)
-                    continue
-                names = [name]
-                setattr(tensor, _NOTE, _Note(session, edge, names))
-                tensor.register_hook(self._counter(names, scale, guard))  # type: ignore[no-untyped-call]
-
+        self._session = object()
+        if self._handles and (scale_at, guard) == self._hooked_with:
+            return
+        self.stop()
+        self._hooked_with = (scale_at, guard)
         self._handles = [
-            module.register_forward_hook(_AfterForward(name, watch, guard))
+            module.register_forward_hook(_AfterForward(name, self._watch, guard))
             for name, module in self._modules.items()
         ]
 
@@ -187,9 +172,7 @@ class GradientRecorder:
         self._handles = []
 
     @contextmanager
-    def recording(
-        self, *, rounding: bool = False, scale_at: Callable[[Tensor], float] | None = None
-    ) -> Iterator[None]:
+    def recording(self, *, rounding: bool = False, scale_at: _ScaleAt | None = None) -> Iterator[None]:
         """Count the output gradients of every module while the context lasts; passes add up.
 
         Args:
@@ -246,29 +229,57 @@ class GradientRecorder:
 
     def weights(self) -> list[CountedTensor]:
         """Count every parameter's ``.grad`` as it is now."""
-        return [
-            CountedTensor(name, "weight_grad", None, ((self._count(parameter.grad), 0),))
+        started = {
+            name: self._count(parameter.grad)
             for name, parameter in self._parameters.items()
             if parameter.grad is not None
+        }
+        begun = time.perf_counter()
+        counted = [
+            CountedTensor(name, "weight_grad", None, ((settled(tally), 0),))
+            for name, tally in started.items()
         ]
+        self.seconds += time.perf_counter() - begun
+        return counted
 
-    def _count(self, gradient: Tensor, how: Callable[..., Any] = tally) -> Any:
+    def _watch(self, name: str, output: Any) -> None:
+        """Put a hook on every tensor of an output that will have a gradient."""
+        scale_at, guard = self._hooked_with
+        for tensor in tensors_in(output):
+            if not (tensor.requires_grad and tensor.is_floating_point()):
+                continue
+            if not name and not tensor.ndim:
+                continue
+            if torch.is_autocast_enabled(tensor.device.type):
+                self.autocast = torch.get_autocast_dtype(tensor.device.type)
+            scale = 1.0 if scale_at is None else scale_at(tensor)
+            # Noted on the tensor, which then lives no longer for it. With its gradient edge, since an
+            # in-place operation keeps the tensor and makes a new edge.
+            edge = get_gradient_edge(tensor)
+            note: _Note | None = getattr(tensor, _NOTE, None)
+            if note is not None and note.session is self._session and note.edge == edge:
+                if name and name not in note.names:
+                    note.names.append(name)
+                continue
+            names = [name]
+            setattr(tensor, _NOTE, _Note(self._session, edge, names))
+            tensor.register_hook(self._counter(names, scale, guard))  # type: ignore[no-untyped-call]
+
+    def _count(self, gradient: Tensor) -> Any:
         started = time.perf_counter()
         rounding = self._rounding if isinstance(self._rounding, bool) else self._rounding(gradient)
-        counted = how(gradient, rounding=rounding)
+        counted = tally_later(gradient, rounding=rounding)
         self.seconds += time.perf_counter() - started
         return counted
 
-    def _counter(
-        self, names: list[str], scale: float, guard: Callable[[Callable[[], None]], None] | None
-    ) -> Callable[[Tensor], None]:
+    def _counter(self, names: list[str], scale: float, guard: _Guard | None) -> Callable[[Tensor], None]:
         """Count under each name; what comes later is brought to the scale of what came first."""
         session = self._session
 
         def count(gradient: Tensor) -> None:
             if session is not self._session:
                 return  # of a pass before, whose graph was kept
-            counted = self._count(gradient, tally_later)
+            counted = self._count(gradient)
             for name in names:
                 first = self._scales.setdefault(name, scale)
                 binades = 0 if first == scale else round(math.log2(first / scale))
@@ -286,7 +297,7 @@ class _AfterForward:
         self,
         name: str,
         watch: Callable[[str, Any], None],
-        guard: Callable[[Callable[[], None]], None] | None,
+        guard: _Guard | None,
     ) -> None:
         self._name, self._watch, self._guard = name, watch, guard
 

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import State
-from lsviz.runs.writer import FLUSH_SECONDS, MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
 from lsviz.training.engine import Engine, library_versions
 from lsviz.training.pending import PendingStep
 from lsviz.training.recorder import CountedStep, CountedTensor, GradientRecorder, exponent_rows
@@ -27,6 +27,8 @@ from lsviz.training.watching import unwrapped, watched_modules, watched_paramete
 
 MAX_TALLIES: Final = 2000
 """So many counted tensors wait on their device at most: each takes 2 kB there, or 16 with rounding."""
+FLUSH_SECONDS: Final = 1.0
+"""Between two parts at first; a run's parts get rarer as it gets longer."""
 MAX_NAMES: Final = 1000
 """Folders tried where one of that name is there already."""
 
@@ -108,6 +110,7 @@ class Recording:
         self._all_parameters = {id(p) for p in model.parameters()}
         self._writer: RunWriter | None = None
         self._handles: list[RemovableHandle] = []
+        self._hooked: list[int] = []
         self._always: list[RemovableHandle] = []
         self._pending: list[PendingStep] = []
         self._number = 0
@@ -194,9 +197,10 @@ class Recording:
     def _release(self) -> None:
         self._writer = None
         self._recorder.stop()
-        for handle in (*self._handles, *self._always):
+        self._unhook_parameters()
+        for handle in self._always:
             handle.remove()
-        self._handles, self._always, self._pending = [], [], []
+        self._always, self._pending = [], []
 
     def _open(self) -> None:
         self.path = _free_path(self.path)
@@ -246,11 +250,22 @@ class Recording:
         self._counts = self._every > 0 and self._number % self._every == 0
         if self._counts:
             self._recorder.start(rounding=self._is_uncensored, guard=self._guard)
-            self._handles = [
-                p.register_post_accumulate_grad_hook(self._after_gradient)  # type: ignore[no-untyped-call]
-                for p in self._model.parameters()
-                if p.requires_grad and p.is_leaf
-            ]
+            trained = [p for p in self._model.parameters() if p.requires_grad and p.is_leaf]
+            if [id(p) for p in trained] != self._hooked:
+                self._unhook_parameters()
+                self._hooked = [id(p) for p in trained]
+                self._handles = [
+                    p.register_post_accumulate_grad_hook(self._after_gradient)  # type: ignore[no-untyped-call]
+                    for p in trained
+                ]
+        else:
+            self._recorder.stop()
+            self._unhook_parameters()
+
+    def _unhook_parameters(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._hooked = [], []
 
     def _is_uncensored(self, gradient: Tensor) -> bool:
         """Whether values are FP32 all the way: then the reference's finer counts are worth their cost."""
@@ -294,10 +309,6 @@ class Recording:
         self._guard(note)
 
     def _end_step(self, loss: Any, metric: float | None, lr: float | None) -> None:
-        self._recorder.stop()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
         ended = time.perf_counter()
         tensors = [*self._recorder.activations(), *self._weights] if self._counts else []
         self._pending.append(

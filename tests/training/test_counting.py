@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lsviz.exponents import ExponentHistogram
-from lsviz.training.counting import compiled_kernels, count_exponents, histograms, tally, tally_by_torch
+from lsviz.training.counting import compiled_counter, count_exponents, histograms, tally, tally_by_torch
 
 FORMATS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -39,9 +39,9 @@ def assert_counts(histogram: ExponentHistogram, values: torch.Tensor) -> None:
 @pytest.fixture(params=["compiled", "torch"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Counting by compiled loops, and by torch operations as on a GPU or without a C compiler."""
-    assert compiled_kernels() is not None
+    assert compiled_counter() is not None
     if request.param == "torch":
-        monkeypatch.setattr("lsviz.training.counting.compiled_kernels", lambda: None)
+        monkeypatch.setattr("lsviz.training.counting.compiled_counter", lambda: None)
     return str(request.param)
 
 
