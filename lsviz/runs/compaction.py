@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 from lsviz.runs.files import parquet_writer, write_parquet
 from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, ROW_GROUPS, STEPS_SCHEMA, TENSORS
 
-ROWS_AT_ONCE: Final = 50_000
-"""Rows of exponents that are put together in memory at a time: half a kilobyte each."""
+ROWS_AT_ONCE: Final = 5_000
+"""Rows of exponents that are put together in memory at a time, at least: half a kilobyte each."""
+BATCHES: Final = 20
+"""No more batches than that, since each has a piece of its own of every part."""
 
-BY_STEP_ROWS: Final = 10_000
+BY_STEP_ROWS: Final = 5_000
 """Rows of a row group in the file by step: decoded in a few milliseconds."""
-BY_STEP_FROM: Final = 2 * BY_STEP_ROWS
+BY_STEP_FROM: Final = 20_000
 """Of fewer rows in all, one step is read from the file by tensor as fast."""
 
 _BETWEEN: Final = "\0"
@@ -56,7 +58,8 @@ def compact(path: Path) -> None:
 
 def _verified(part: Path, schema: pa.Schema) -> pa.Table:
     # A corrupt page would else get a fresh, valid checksum in the whole file.
-    return pq.read_table(part, columns=schema.names, page_checksum_verification=True).cast(schema)
+    with pq.ParquetFile(part, page_checksum_verification=True) as file:
+        return file.read(columns=schema.names, use_threads=False).cast(schema)
 
 
 def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
@@ -64,7 +67,7 @@ def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
     keys = pa.chunked_array([c for p in parts for c in _keys(_verified(p, key_schema)).chunks], pa.string())
     numbers = pc.value_counts(keys)  # in the order of first appearance
     names, rows = numbers.field("values"), numbers.field("counts").to_numpy()
-    batches = list(_batches(rows, ROWS_AT_ONCE))
+    batches = list(_batches(rows, max(ROWS_AT_ONCE, len(keys) // BATCHES)))
     groups = [key.rsplit(_BETWEEN, 1) for key in names.to_pylist()]
     shelf = _Shelf(names, batches)
     with contextlib.ExitStack() as stack:
@@ -73,6 +76,7 @@ def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
             if add:
                 add(table)
             shelf.add(table)
+            pa.default_memory_pool().release_unused()
     schema = EXPONENTS_SCHEMA.with_metadata({ROW_GROUPS: json.dumps(groups).encode()})
     with parquet_writer(path / "exponents.parquet", schema) as writer:
         for (first, last), table in zip(batches, _ahead(shelf.take, range(len(batches))), strict=True):
@@ -80,6 +84,7 @@ def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
             for length in rows[first:last].tolist():
                 writer.write_table(table.slice(start, length), row_group_size=max(1, length))
                 start += length
+            pa.default_memory_pool().release_unused()
 
 
 class _Shelf:
