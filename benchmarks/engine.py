@@ -13,6 +13,7 @@ import torch
 from benchmarks.timing import median_seconds, report, save
 from lsviz.runs.config import RunConfig
 from lsviz.training.engine import Engine
+from lsviz.training.memory import keep_freed_memory
 from lsviz.training.step import TrainingStep
 from lsviz.training.tasks.base import build_task
 
@@ -46,6 +47,7 @@ def training_steps(name: str, precision: str, steps: int, *, own_half: bool = Fa
 
 def main() -> None:
     """Measure three tasks and save the ratios."""
+    keep_freed_memory()  # as every process that trains for lsviz does, whatever the precision
     tables = {}
     for name, (steps, rounds) in TASKS.items():
         threads = build_task(name).spec.threads

@@ -91,10 +91,12 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
 
         from lsviz.training.engine import Engine, library_versions
         from lsviz.training.loop import train
+        from lsviz.training.memory import hand_back_freed_memory, keep_freed_memory
         from lsviz.training.tasks.base import Drawing, build_task
 
         config = writer.record.config
         spec = find_task(config.task)
+        keep_freed_memory()
         if spec.threads:
             torch.set_num_threads(spec.threads)
         engine = Engine.resolve(config.precision, config.device)
@@ -117,6 +119,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
             if stop and result.step.step + 1 < config.steps:
                 writer.end("cancelled")
                 return "cancelled"
+        hand_back_freed_memory()  # putting the run's parts together needs some
     return "finished"
 
 
