@@ -1,0 +1,236 @@
+"""What-if: what a cast to a format would have done to recorded gradients at any other loss scale.
+
+A shift by a power of two keeps an exponent's bin whole, so only the two ends of a format need more than
+the exponent: the tie under the smallest subnormal and the rounding point past the largest value, which a
+reference histogram counts (`ones`, `past_*`). It is told of one cast of the reference: an FP16 backward
+pass flushes more, since what is lost at one layer never reaches the layers below.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lsviz.errors import UserError
+from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS
+from lsviz.formats import FloatFormat
+from lsviz.runs.schema import PAST_COLUMNS
+
+MIN_SCALE: Final = 2.0**-10
+MAX_SCALE: Final = 2.0**40
+"""S that can be asked for: within them the end bins of a histogram lie beyond FP16's and both FP8s' ends."""
+
+SHARES: Final = ("flushed", "subnormal", "normal", "overflow")
+WHATIF_COLUMNS: Final = ["tensor", "kind", "step", "scale", *SHARES, "structural_zero"]
+READ_COLUMNS: Final = (
+    *("step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan", "amax", "counts"),
+    *("ones", *PAST_COLUMNS),
+)
+"""What is needed of the exponents table."""
+
+Matrix = npt.NDArray[np.int64]
+
+
+class WhatIfError(UserError):
+    """What-if can't be told; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Uncensored:
+    """Histograms of values that no half format has touched, a row a tensor, kind and step.
+
+    Attributes:
+        keys: Columns step, tensor, kind, loss_scale (of the values: 1 in a reference), numel, zero, inf,
+            nan, amax.
+        counts: Shape (rows, 128).
+        ones: Of significands that are exactly 1, same shape.
+        past: Per format name, of significands past its overflow rounding point, same shape.
+    """
+
+    keys: pd.DataFrame
+    counts: Matrix
+    ones: Matrix
+    past: dict[str, Matrix]
+
+    @classmethod
+    def of(cls, exponents: pd.DataFrame) -> Uncensored:
+        """Return the uncensored rows of an exponents table: the references, or what FP32 recorded.
+
+        Args:
+            exponents: With the columns READ_COLUMNS.
+
+        Raises:
+            WhatIfError: There are none: scaled FP16 histograms lack what was flushed while recording, and
+                no slider brings it back.
+        """
+        whole = exponents["ones"].notna() if len(exponents) else pd.Series(dtype=bool)
+        references = whole & exponents["reference"].astype(bool)
+        chosen = exponents[references if references.any() else whole]
+        if chosen.empty:
+            raise WhatIfError(
+                "there is no FP32 reference in this run, and FP16's own histograms lack what was flushed; "
+                "record one with --reference-every 10"
+            )
+        return cls(
+            keys=chosen[[*_KEYS]].reset_index(drop=True),
+            counts=_matrix(chosen["counts"]),
+            ones=_matrix(chosen["ones"]),
+            past={f.name: _matrix(chosen[f"past_{f.name}"]) for f in ROUNDING_FORMATS},
+        )
+
+
+_KEYS: Final = ("step", "tensor", "kind", "loss_scale", "numel", "zero", "inf", "nan", "amax")
+
+
+def whatif_frame(rows: Uncensored, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:
+    """Return what a cast to a format would do at other loss scales.
+
+    Flushed and overflow go by the result of the cast, subnormal and normal by the magnitude before it.
+
+    Args:
+        rows: As `Uncensored.of` returns them.
+        scales: S, each from 2^-10 to 2^40.
+        fmt: FP16, BF16, E4M3 or E5M2.
+
+    Returns:
+        Columns tensor, kind, step, scale, and the shares of numel flushed, subnormal, normal, overflow and
+        structural_zero, which with NaN's share add up to 1; then exact, and for each of the first four its
+        bounds, as flushed_low and flushed_high. Where S over the values' own is a power of two (and, for
+        BF16, no value lies beyond the bins, -80..47) shares are exact and bounds equal to them. Else the
+        bounds are what the powers of two around allow, and the share itself lies between theirs by log2 S.
+
+    Raises:
+        WhatIfError: An S out of range, or a format whose rounding a histogram does not know.
+    """
+    if fmt.name not in rows.past:
+        names = ", ".join(rows.past)
+        raise WhatIfError(f"what-if can't be told for {fmt.name}; choose one of: {names}")
+    return pd.concat([_at_scale(rows, check_scale(scale), fmt) for scale in scales], ignore_index=True)
+
+
+def check_scale(scale: float) -> float:
+    """Return S where what-if can be told for it.
+
+    Raises:
+        WhatIfError: It lies out of range.
+    """
+    if not MIN_SCALE <= scale <= MAX_SCALE:
+        raise WhatIfError(f"a scale should be a number from 2^-10 to 2^40, got {scale:g}")
+    return scale
+
+
+def predicted_frame(rows: Uncensored, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
+    """Return what a cast of the reference would flush at the S in force, beside what was really flushed.
+
+    Args:
+        rows: The run's references.
+        flushed: As `lsviz.analysis.shares.flushed_frame` returns it.
+        fmt: The format that the run computed in.
+
+    Returns:
+        Columns step, tensor, kind, loss_scale, predicted and actual (shares of the values that are not
+        zero in the reference), and gap, actual less predicted: what was lost further up and never arrived.
+    """
+    keys = ["step", "tensor", "kind"]
+    told = []
+    for scale in flushed["loss_scale"].unique():
+        wanted = flushed[flushed["loss_scale"] == scale][[*keys, "loss_scale", "flushed"]]
+        if MIN_SCALE <= scale <= MAX_SCALE:
+            told.append(wanted.merge(_at_scale(rows, float(scale), fmt), on=keys, suffixes=("_actual", "")))
+    columns = [*keys, "loss_scale", "predicted", "actual", "gap"]
+    if not told:
+        return pd.DataFrame({name: [] for name in columns})
+    both = pd.concat(told, ignore_index=True)
+    at_risk = 1 - both["structural_zero"]
+    both["predicted"] = (both["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
+    both["actual"] = both["flushed_actual"]
+    both["gap"] = both["actual"] - both["predicted"]
+    found: pd.DataFrame = both[columns]
+    return found
+
+
+def _at_scale(rows: Uncensored, scale: float, fmt: FloatFormat) -> pd.DataFrame:
+    ratio = scale / rows.keys["loss_scale"].to_numpy(np.float64)
+    significand, exponent = np.frexp(ratio)
+    below = exponent.astype(np.int64) - 1
+    whole = significand == 0.5
+    low = _counts_at(rows, below, fmt)
+    high = low if whole.all() else _counts_at(rows, np.where(whole, below, below + 1), fmt)
+    way = np.log2(significand) + 1
+    numel = rows.keys["numel"].to_numpy(np.float64)
+    whole_of = np.where(numel > 0, numel, 1)
+    frame = rows.keys[["tensor", "kind", "step"]].copy()
+    frame["scale"] = float(scale)
+    for name in SHARES:
+        frame[name] = (low[name] * (1 - way) + high[name] * way) / whole_of
+    frame["structural_zero"] = rows.keys["zero"].to_numpy(np.float64) / whole_of
+    tiny, huge = _beyond_bins(rows, fmt)
+    frame["exact"] = whole & (tiny == 0) & (huge == 0)
+    for name, (least, most) in _bounds(low, high, rows, tiny, huge).items():
+        frame[f"{name}_low"], frame[f"{name}_high"] = least / whole_of, most / whole_of
+    return frame
+
+
+def _counts_at(rows: Uncensored, shift: Matrix, fmt: FloatFormat) -> dict[str, Matrix]:
+    """Count what a cast makes of each row's values times 2^shift; the limits move, not the histogram."""
+    tie, top = fmt.min_subnormal_exponent - 1 - shift, fmt.max_exponent - shift
+    flushed = _below(rows.counts, tie) + _at(rows.ones, tie)
+    small = _below(rows.counts, fmt.min_exponent - shift)
+    subnormal = small - flushed  # of the bin under the smallest subnormal all but the tie rounds up
+    overflow = rows.counts.sum(axis=1) - _below(rows.counts, top + 1) + _at(rows.past[fmt.name], top)
+    overflow = overflow + rows.keys["inf"].to_numpy(np.int64)
+    at_risk = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
+    normal = at_risk - flushed - subnormal - overflow
+    return {"flushed": flushed, "subnormal": subnormal, "normal": normal, "overflow": overflow}
+
+
+def _bounds(
+    low: dict[str, Matrix], high: dict[str, Matrix], rows: Uncensored, tiny: Matrix, huge: Matrix
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Return each count's least and most between two scales.
+
+    With S, fewer values are flushed, fewer lie under the smallest normal and more overflow. Of values
+    beyond the bins nothing is known but that they are tiny or huge.
+    """
+    at_risk = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
+    under_low, under_high = low["flushed"] + low["subnormal"], high["flushed"] + high["subnormal"]
+    most_flushed, most_under, most_over = low["flushed"] + tiny, under_low + tiny, high["overflow"] + huge
+    return {
+        "flushed": (high["flushed"], most_flushed),
+        "subnormal": (np.maximum(under_high - most_flushed, 0), most_under - high["flushed"]),
+        "normal": (np.maximum(at_risk - most_under - most_over, 0), at_risk - under_high - low["overflow"]),
+        "overflow": (low["overflow"], most_over),
+    }
+
+
+def _beyond_bins(rows: Uncensored, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
+    """Return how many of each row's values lie in an end bin that leaves their fate open, for some S."""
+    tie = fmt.min_subnormal_exponent - 1
+    open_below = tie - round(math.log2(MAX_SCALE)) <= MIN_EXPONENT
+    open_above = fmt.max_exponent - round(math.log2(MIN_SCALE)) >= MAX_EXPONENT
+    return rows.counts[:, 0] * open_below, rows.counts[:, -1] * open_above
+
+
+def _below(counts: Matrix, exponent: Matrix) -> Matrix:
+    """Return each row's count of values whose exponent is less than the row's given one."""
+    sums = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
+    found: Matrix = sums[np.arange(len(counts)), np.clip(exponent - MIN_EXPONENT, 0, BINS)]
+    return found
+
+
+def _at(counts: Matrix, exponent: Matrix) -> Matrix:
+    """Return each row's count in one bin; 0 outside the bins."""
+    place = exponent - MIN_EXPONENT
+    inside = (place >= 0) & (place < BINS)
+    found: Matrix = np.where(inside, counts[np.arange(len(counts)), np.clip(place, 0, BINS - 1)], 0)
+    return found
+
+
+def _matrix(column: pd.Series[Any]) -> Matrix:
+    return np.stack(column.to_list()).astype(np.int64) if len(column) else np.zeros((0, BINS), np.int64)
