@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from lsviz import __version__, options
+from lsviz.cli_analysis import find_run, recommend, whatif
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
@@ -30,7 +31,7 @@ from lsviz.console import (
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
-from lsviz.runs.reader import RunError, open_run
+from lsviz.runs.reader import RunError
 from lsviz.runs.store import RunStore, default_root
 from lsviz.runs.writer import create_run
 from lsviz.training.catalog import find_task
@@ -143,6 +144,8 @@ def run(
 
 app.command()(sweep)
 app.command()(reproduce)
+app.command()(whatif)
+app.command()(recommend)
 
 
 @app.command("list")
@@ -231,9 +234,7 @@ def report(
     """Write one self-contained HTML file about some runs; it opens offline."""
     from lsviz.report import write_report
 
-    store = RunStore.at(runs or default_root())
-    chosen = [open_run(name) if Path(name, "run.json").exists() else store.find(name) for name in run_ids]
-    write_report(chosen, out)
+    write_report([find_run(name, runs) for name in run_ids], out)
     print(out.resolve())
 
 

@@ -44,7 +44,7 @@ SHOWN_TENSORS = 8
 """How many tensors a run's summary names."""
 
 
-def _console() -> Console:
+def open_console() -> Console:
     """Return a console on stdout that does not squeeze tables where nobody looks at a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
@@ -208,7 +208,7 @@ def _worst_shares(flushed: Mapping[str, float]) -> str:
 
 def runs_table(frame: pd.DataFrame, root: Path) -> None:
     """Print a table of runs (`lsviz.analysis.compare.list_frame`)."""
-    console = _console()
+    console = open_console()
     if frame.empty:
         console.print(
             Text(f"No runs in {root}. Make one: lsviz run --task sigmoid-mlp --policy constant:1024")
@@ -255,12 +255,12 @@ def sweep_table(frame: pd.DataFrame) -> None:
             _cell(row["skipped_steps"]),
         ]
         table.add_row(*map(Text, [*cells, _share(row["flushed"]), _worst(row)]))
-    _console().print(table)
+    open_console().print(table)
 
 
 def reproduction_table(document: Reproduction, frame: pd.DataFrame) -> None:
     """Print the table beside the paper (`lsviz.analysis.reproduction.paper_frame`)."""
-    console = _console()
+    console = open_console()
     for row in frame.to_dict("records"):
         console.print(Text(f"{row['experiment']} ({row['metric_name']})", style="bold"))
         cells = []
@@ -296,7 +296,7 @@ def trace_table(trace: Trace) -> None:
 
 def policies_table(policies: Iterable[type[Policy]]) -> None:
     """Print every policy: name, rule, settings with their defaults, source."""
-    console = _console()
+    console = open_console()
     for cls in policies:
         settings = ", ".join(f"{key}={_setting(cls.model_fields[key].default)}" for key in cls.settings())
         console.print(Text(cls.name, style="bold"))
@@ -313,7 +313,7 @@ def _setting(value: Any) -> str:
 
 def doctor_table(report: Mapping[str, Any]) -> None:
     """Print the report of ``lsviz doctor``."""
-    console = _console()
+    console = open_console()
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in report["versions"].items():
         table.add_row(name, Text(value or "missing"))

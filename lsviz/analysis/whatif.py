@@ -35,6 +35,7 @@ READ_COLUMNS: Final = (
 """What is needed of the exponents table."""
 
 Matrix = npt.NDArray[np.int64]
+_KEYS: Final = ("step", "tensor", "kind", "loss_scale", "numel", "zero", "inf", "nan", "amax")
 
 
 class WhatIfError(UserError):
@@ -84,8 +85,20 @@ class Uncensored:
             past={f.name: _matrix(chosen[f"past_{f.name}"]) for f in ROUNDING_FORMATS},
         )
 
+    def pooled(self) -> Uncensored:
+        """Return each tensor's values of all steps together, under its first step."""
+        groups = self.keys.groupby(["tensor", "kind", "loss_scale"], sort=False)
+        number = groups.ngroup().to_numpy()
+        sums = dict.fromkeys(("numel", "zero", "inf", "nan"), "sum")
+        keys = groups.agg({"step": "first", **sums, "amax": "max"}).reset_index()[[*_KEYS]]
 
-_KEYS: Final = ("step", "tensor", "kind", "loss_scale", "numel", "zero", "inf", "nan", "amax")
+        def added(rows: Matrix) -> Matrix:
+            total = np.zeros((len(keys), BINS), np.int64)
+            np.add.at(total, number, rows)
+            return total
+
+        past = {name: added(rows) for name, rows in self.past.items()}
+        return Uncensored(keys, added(self.counts), added(self.ones), past)
 
 
 def whatif_frame(rows: Uncensored, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:

@@ -1,0 +1,251 @@
+"""Which S a run's own reference gradients ask for: the window in which FP16 neither flushes nor overflows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Uncensored, WhatIfError, whatif_frame
+from lsviz.formats import FP16, FloatFormat
+from lsviz.policies.base import format_number
+
+THRESHOLD: Final = 0.01
+"""Share of a tensor's values that may be flushed over the run."""
+MARGIN: Final = 2
+"""Binades that the best constant leaves free where it can: between two recorded steps gradients grow too."""
+
+SCALES: Final = tuple(
+    2.0**k for k in range(round(math.log2(MIN_SCALE)), round(math.log2(MAX_SCALE)) + 1)
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A tensor that bounds S.
+
+    Attributes:
+        tensor: Its name.
+        kind: Activation or weight.
+        step: Where it does.
+        value: Its largest unscaled magnitude (upper end), or its flushed share at S = 1 (lower end).
+    """
+
+    tensor: str
+    kind: str
+    step: int | None
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What S to use, and why.
+
+    Attributes:
+        format: Name of the format cast to.
+        threshold: Share of each tensor's values, over the whole run, that may be flushed.
+        low: Least power of two at which no tensor loses more; None where none is large enough.
+        high: Largest power of two at which nothing overflows; None where none is small enough.
+        best: The constant to use, 1 where that is safe; None where the window is empty.
+        patent_bound: log2 S up to which the run's largest weight gradient (where none was recorded: largest
+            gradient) stays in range, 15 - log2 max|g| for FP16; None where all are zero. From US 2024/0078433
+            A1, which has it for automatic scaling.
+        upper: The tensor with the largest value, which bounds S from above.
+        lower: The tensor that asks for the largest S; None where S = 2^-10 already serves all.
+        reason: Why, in two sentences.
+    """
+
+    format: str
+    threshold: float
+    low: float | None
+    high: float | None
+    best: float | None
+    patent_bound: float | None
+    upper: Limit | None
+    lower: Limit | None
+    reason: str
+
+    @property
+    def window(self) -> tuple[float, float] | None:
+        """The safe scales from least to largest; None where there are none."""
+        if self.low is None or self.high is None or self.low > self.high:
+            return None
+        return self.low, self.high
+
+    @property
+    def policy(self) -> str | None:
+        """The policy to use, in its string form; None where no constant will do."""
+        if self.best is None:
+            return None
+        return "none" if self.best == 1 else f"constant:{format_number(self.best)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+
+        def limit(found: Limit | None) -> dict[str, Any] | None:
+            return None if found is None else {name: getattr(found, name) for name in Limit.__slots__}
+
+        return {
+            "format": self.format,
+            "threshold": self.threshold,
+            "window": None if self.window is None else list(self.window),
+            "low": self.low,
+            "high": self.high,
+            "best": self.best,
+            "policy": self.policy,
+            "patent_bound": self.patent_bound,
+            "upper": limit(self.upper),
+            "lower": limit(self.lower),
+            "reason": self.reason,
+        }
+
+
+def recommend(
+    rows: Uncensored, fmt: FloatFormat = FP16, *, threshold: float = THRESHOLD, margin: int = MARGIN
+) -> Recommendation:
+    """Return what S a constant should have, by all of a run's references.
+
+    Only recorded steps are seen, and only what hooks see: not what lies inside attention, say.
+
+    Args:
+        rows: As `Uncensored.of` returns them.
+        fmt: The format cast to.
+        threshold: Share of each tensor's non-zero values, over the whole run, that may be flushed.
+        margin: Binades to leave free above the largest value where the window has room.
+
+    Raises:
+        WhatIfError: The threshold is no share.
+    """
+    if not 0 <= threshold < 1:
+        raise WhatIfError(f"threshold: a share from 0 to less than 1 is needed, got {threshold:g}")
+    upper, endless = _upper(rows.keys)
+    largest = upper.value if upper else 0.0
+    fits = [s for s in SCALES if not _overflows(largest * s, fmt)]
+    high = None if endless is not None or not fits else fits[-1]
+    lost = _lost_frame(rows.pooled(), fmt)
+    worst = lost.groupby("scale")["flushed"].max().sort_index().to_numpy()
+    enough = [s for s, share in zip(SCALES, worst, strict=True) if share <= threshold]
+    low = enough[0] if enough else None
+    best = None
+    if low is not None and high is not None and low <= high:
+        best = 1.0 if low <= 1 <= high else max(low, high * 2.0**-margin)
+    needs = _needs(lost, threshold)
+    return Recommendation(
+        format=fmt.name,
+        threshold=threshold,
+        low=low,
+        high=high,
+        best=best,
+        patent_bound=_patent_bound(rows.keys, fmt),
+        upper=endless or upper,
+        lower=needs,
+        reason=_reason(fmt, threshold, low, high, best, upper, endless, needs, lost),
+    )
+
+
+def _unscaled(keys: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """Return each row's largest finite magnitude at S = 1."""
+    largest: npt.NDArray[np.float64] = keys["amax"].to_numpy(np.float64) / keys["loss_scale"].to_numpy()
+    return largest
+
+
+def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None]:
+    """Return the tensor with the largest unscaled value, and the first that held Inf or NaN."""
+
+    def limit(place: int, value: float) -> Limit:
+        row = keys.iloc[place]
+        return Limit(str(row["tensor"]), str(row["kind"]), int(row["step"]), value)
+
+    unscaled = _unscaled(keys)
+    largest = limit(int(unscaled.argmax()), float(unscaled.max())) if unscaled.any() else None
+    endless = np.flatnonzero((keys["inf"] > 0) | (keys["nan"] > 0))
+    if not len(endless):
+        return largest, None
+    steps = keys["step"].to_numpy()[endless]
+    return largest, limit(int(endless[steps.argmin()]), math.inf)
+
+
+def _overflows(value: float, fmt: FloatFormat) -> bool:
+    return value >= fmt.overflow_limit if fmt.overflows_at_limit else value > fmt.overflow_limit
+
+
+def _lost_frame(pooled: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
+    """Return flushed, as a share of the values that are not zero, a tensor and S."""
+    frame = whatif_frame(pooled, SCALES, fmt)[["tensor", "kind", "scale", "flushed", "structural_zero"]]
+    at_risk = 1 - frame["structural_zero"]
+    frame["flushed"] = (frame["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0)
+    return frame
+
+
+def _needs(lost: pd.DataFrame, threshold: float) -> Limit | None:
+    """Return the tensor that needs the largest S."""
+    too_much = lost[lost["flushed"] > threshold].sort_values(["scale", "flushed"])
+    if too_much.empty:
+        return None
+    tensor, kind = too_much.iloc[-1][["tensor", "kind"]]
+    at_one = lost[(lost["tensor"] == tensor) & (lost["kind"] == kind) & (lost["scale"] == 1.0)]
+    return Limit(str(tensor), str(kind), None, float(at_one["flushed"].iloc[0]))
+
+
+def _patent_bound(keys: pd.DataFrame, fmt: FloatFormat) -> float | None:
+    weights = keys[keys["kind"] == "weight_grad"]
+    largest = float(_unscaled(weights if len(weights) else keys).max(initial=0.0))
+    return fmt.max_exponent - math.log2(largest) if largest > 0 else None
+
+
+def _reason(
+    fmt: FloatFormat,
+    threshold: float,
+    low: float | None,
+    high: float | None,
+    best: float | None,
+    upper: Limit | None,
+    endless: Limit | None,
+    needs: Limit | None,
+    lost: pd.DataFrame,
+) -> str:
+    name, share = fmt.name.upper(), format_percent(threshold)
+    if endless is not None:
+        return (
+            f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = 1, before any cast. "
+            "No loss scale cures that: look at the forward pass, the learning rate and the data."
+        )
+    if upper is None:
+        return "All recorded gradients are zero. Any loss scale does as well as any other."
+    if high is None:
+        return (
+            f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step}, which no S from 2^-10 on brings "
+            f"into {name}'s range. Use BF16, whose range is FP32's."
+        )
+    top = f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step} and overflows above S = {_s(high)}"
+    if high == SCALES[-1]:
+        top = f"nothing overflows up to S = {_s(high)}, as far as this looks"
+    if best is not None and low is not None:
+        if low <= 1 <= high:
+            served = f"at S = 1 no tensor loses more than {share} of its values"
+            return f"No loss scaling is needed: {served}. {_upper_case(top)}."
+        who = needs.tensor if needs else "The run"
+        need = f"{who} needs S = {_s(low)} to lose no more than {share} of its values"
+        free = round(math.log2(high / best))
+        room = f"S = {_s(best)} leaves {free} binade{'' if free == 1 else 's'} free for steps not recorded"
+        return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
+    left = lost[lost["scale"] == high]
+    worst = left.sort_values("flushed").iloc[-1]
+    still = format_percent(float(worst["flushed"]))
+    return (
+        f"{_upper_case(top)}, while {worst['tensor']} still loses {still} there. "
+        "No one S serves both: a scale per layer (layerwise) or BF16 would."
+    )
+
+
+def _upper_case(text: str) -> str:
+    return "N" + text[1:] if text.startswith("nothing ") else text  # else a tensor's name, as it is written
+
+
+def _s(scale: float) -> str:
+    return format_scale(scale)

@@ -1,0 +1,75 @@
+"""What the command line shows of an analysis in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.recommend import Recommendation
+from lsviz.analysis.whatif import SHARES
+from lsviz.console import open_console
+from lsviz.formats import FloatFormat
+
+
+def whatif_table(frame: pd.DataFrame, fmt: FloatFormat) -> None:
+    """Print one step of `lsviz.analysis.whatif.whatif_frame`, a line a tensor and S."""
+    console = open_console()
+    if frame.empty:
+        console.print(Text("No gradients were recorded."))
+        return
+    step = int(frame["step"].iloc[0])
+    console.print(
+        Text(f"A cast of step {step:,}'s FP32 gradients to {fmt.name.upper()}, at other loss scales")
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("tensor", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    for name in ("S", *SHARES, "zero before"):
+        table.add_column(name, justify="right", no_wrap=True)
+    last: Any = None
+    tensors = frame.groupby(["kind", "tensor"], sort=False).ngroup()
+    for row in frame.iloc[tensors.argsort(kind="stable")].to_dict("records"):
+        this = (row["tensor"], row["kind"])
+        cells = ["", ""] if this == last else [str(row["tensor"]), str(row["kind"]).replace("_", " ")]
+        cells += [format_scale(row["scale"]), *(_share(row, name) for name in SHARES)]
+        table.add_row(*(Text(cell) for cell in [*cells, format_percent(row["structural_zero"])]))
+        last = this
+    console.print(table)
+    if not frame["exact"].all():
+        note = "~: S is no power of two (or values lie beyond the bins), so this is read between its bounds"
+        console.print(Text(note))
+
+
+def recommendation_table(found: Recommendation) -> None:
+    """Print what S to use, and why."""
+    console = open_console()
+    window = found.window
+    lines = [
+        ("use", "no constant" if found.best is None else f"--policy {found.policy}"),
+        ("why", found.reason),
+        (
+            "safe window",
+            "empty" if window is None else f"S = {format_scale(window[0])} to {format_scale(window[1])}",
+        ),
+        (
+            "patent's bound",
+            "–"
+            if found.patent_bound is None
+            else f"log2 S = {found.patent_bound:.2f}, from the largest weight gradient",
+        ),
+    ]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in lines:
+        table.add_row(Text(name), Text(value))
+    console.print(table)
+
+
+def _share(row: Any, name: str) -> str:
+    mark = "" if row["exact"] else "~"
+    return mark + format_percent(row[name])
