@@ -84,6 +84,15 @@ class Recommendation:
             return None
         return "none" if self.best == 1 else f"constant:{format_number(self.best)}"
 
+    @property
+    def headline(self) -> str:
+        """What to use, in one short sentence."""
+        if self.best == 1:
+            return f"This run needs no loss scaling in {self.format.upper()}"
+        if self.best is not None:
+            return f"S = {format_scale(self.best)} would serve all layers of this run"
+        return "No S would serve all layers of this run"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
 
@@ -127,7 +136,7 @@ def recommend(
     largest = upper.value if upper else 0.0
     fits = [s for s in SCALES if not _overflows(largest * s, fmt)]
     high = None if endless is not None or not fits else fits[-1]
-    lost = _lost_frame(rows.pooled(), fmt)
+    lost = scale_map_frame(rows, fmt)
     worst = lost.groupby("scale")["flushed"].max().sort_index().to_numpy()
     enough = [s for s, share in zip(SCALES, worst, strict=True) if share <= threshold]
     low = enough[0] if enough else None
@@ -174,12 +183,18 @@ def _overflows(value: float, fmt: FloatFormat) -> bool:
     return value >= fmt.overflow_limit if fmt.overflows_at_limit else value > fmt.overflow_limit
 
 
-def _lost_frame(pooled: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
-    """Return flushed, as a share of the values that are not zero, a tensor and S."""
-    frame = whatif_frame(pooled, SCALES, fmt)[["tensor", "kind", "scale", "flushed", "structural_zero"]]
+def scale_map_frame(rows: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
+    """Return what every S would do to each tensor's values of the whole run together.
+
+    Returns:
+        Columns tensor, kind, scale (each power of two from 2^-10 to 2^40), flushed (share of the values that
+        are not zero) and overflow (share of all).
+    """
+    frame = whatif_frame(rows.pooled(), SCALES, fmt)
     at_risk = 1 - frame["structural_zero"]
     frame["flushed"] = (frame["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0)
-    return frame
+    found: pd.DataFrame = frame[["tensor", "kind", "scale", "flushed", "overflow"]]
+    return found
 
 
 def _needs(lost: pd.DataFrame, threshold: float) -> Limit | None:

@@ -14,6 +14,7 @@ _ICONS: Final = {
     "explore": ":material/insights:",
     "launch": ":material/play_arrow:",
     "compare": ":material/compare:",
+    "whatif": ":material/tune:",
     "policies": ":material/stacked_line_chart:",
     "reproduce": ":material/science:",
 }

@@ -41,6 +41,8 @@ KEYS: Final[dict[str, str]] = {
     "master_weights": "Launch: FP32 weights",
     "record_every": "Launch: record every N steps",
     "reference_every": "Launch: reference every N steps",
+    "seen": "What-if: the run asked",
+    "format": "What-if: the number format cast to",
     "policies": "Policies: string forms, semicolon-separated",
     "driven_by": "Policies: overflows or largest gradients",
     "pattern": "Policies: O for an overflow, . for a clean step",

@@ -105,6 +105,7 @@ def test_a_worker_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
 def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.jobs.test_sweep import *;"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL);"  # which nohup, under which tests may run, ignores
         f"done = run_sweep(Path({str(tmp_path)!r}), [config(0), config(1, steps=LONG), config(2)], jobs=1);"
         "sys.exit(7 if done.stopped and list(done.runs) == [config(0)] else 1)"
     )
@@ -264,8 +265,8 @@ def test_a_folder_that_can_not_be_written_any_more_ends_the_sweep(tmp_path: Path
 
     def replace(config: RunConfig, run: Run | None, error: str) -> None:
         if root.is_dir():
-            shutil.rmtree(root)
-        root.write_text("a file in its place")
+            root.rename(tmp_path / "moved")  # at once: the next run may be writing in it already
+            root.write_text("a file in its place")
 
     with pytest.raises(RunFolderError, match="can't write runs"):
         run_sweep(root, [config(seed) for seed in range(20)], jobs=1, observe=replace)

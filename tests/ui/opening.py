@@ -10,6 +10,7 @@ PAGES = {
     "explore": None,
     "launch": "lsviz/ui/pages/launch.py",
     "compare": "lsviz/ui/pages/compare.py",
+    "whatif": "lsviz/ui/pages/whatif.py",
     "policies": "lsviz/ui/pages/policies.py",
     "reproduce": "lsviz/ui/pages/reproduce.py",
 }

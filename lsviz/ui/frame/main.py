@@ -9,7 +9,8 @@ import streamlit as st
 
 from lsviz.ui.links import page_file, page_icon
 
-PAGES: Final = ("explore", "launch", "compare", "policies", "reproduce")
+PAGES: Final = ("explore", "launch", "compare", "whatif", "policies", "reproduce")
+TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 ICON: Final = Path(__file__).parents[1] / "icon.png"
 STYLE: Final = "<style>.stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}</style>"
 
@@ -19,7 +20,12 @@ def main() -> None:
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
     st.html(STYLE)
     pages = [
-        st.Page(page_file(name), title=name.capitalize(), icon=page_icon(name), default=name == PAGES[0])
+        st.Page(
+            page_file(name),
+            title=TITLES.get(name, name.capitalize()),
+            icon=page_icon(name),
+            default=name == PAGES[0],
+        )
         for name in PAGES
     ]
     st.navigation(pages, position="top").run()

@@ -1,0 +1,40 @@
+"""What-if: which loss scale a run's own gradients ask for, and what any other would do."""
+
+import streamlit as st
+
+from lsviz.analysis.whatif import WhatIfError
+from lsviz.ui.links import link_page
+from lsviz.ui.state import run_store
+from lsviz.ui.text import plain
+from lsviz.ui.whatif import answer_of, choose_format, choose_run, show_map, show_next
+from lsviz.ui.widgets import show_glossary, show_problems
+
+store = run_store()
+runs = store.list_runs()
+if not runs:
+    st.header("No run to ask yet")
+    st.write("Launch one: every recorded step then has an FP32 reference beside it.")
+    link_page("launch", "Launch a run")
+    show_problems([], store.list_broken())
+    st.stop()
+
+heading = st.container()
+run_column, format_column, words_column = st.columns([5, 5, 2], vertical_alignment="bottom")
+with run_column:
+    run = choose_run(runs)
+with format_column:
+    fmt = choose_format()
+with words_column:
+    show_glossary()
+try:
+    answer = answer_of(run, fmt)
+except WhatIfError as error:
+    heading.header("Nothing can be told of this run")
+    st.info(plain(error), icon=":material/info:")
+    st.stop()
+
+heading.header(plain(answer.found.headline))
+heading.caption(plain(f"{answer.found.reason} Read from {answer.steps} recorded steps."))
+show_map(answer)
+show_next(run, answer)
+show_problems([], store.list_broken())

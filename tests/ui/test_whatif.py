@@ -1,0 +1,65 @@
+"""The What-if page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lsviz.analysis.recommend import recommend
+from lsviz.analysis.whatif import READ_COLUMNS, Uncensored
+from lsviz.formats import E5M2, FP16, FloatFormat
+from lsviz.runs.store import RunStore
+from lsviz.runs.writer import RunWriter, create_run
+from tests.conftest import REPOSITORY
+from tests.runs.test_folder import CONFIG
+from tests.ui.opening import charts, open_page, words
+
+SAMPLES = REPOSITORY / "sample_runs"
+
+
+@pytest.mark.parametrize(("shown", "fmt"), [("FP16", FP16), ("E5M2", E5M2)])
+def test_a_link_shows_what_the_command_tells(shown: str, fmt: FloatFormat, runs_root: Path) -> None:
+    run = next(r for r in RunStore.at(SAMPLES).list_runs() if r.config.task == "char-gpt")
+    app = open_page("whatif", seen=run.run_id, format=shown)
+    found = recommend(Uncensored.of(run.exponents(columns=READ_COLUMNS)), fmt)
+    said = words(app).replace("\\", "")
+    assert found.headline in said
+    assert found.reason in said
+    assert charts(app) == 1
+    assert ("lsviz run --task char-gpt --policy" in said) == (found.policy is not None)
+    assert app.selectbox(key="seen").value == run.run_id
+
+
+def test_another_run_can_be_chosen(runs_root: Path) -> None:
+    app = open_page("whatif")
+    first = words(app)
+    other = app.selectbox(key="seen").options[-1]
+    app.selectbox(key="seen").select_index(len(app.selectbox(key="seen").options) - 1).run()
+    assert not app.exception
+    assert app.query_params["seen"] == app.selectbox(key="seen").value
+    assert app.selectbox(key="seen").value[-4:] in other
+    assert words(app) != first
+
+
+def test_an_unknown_run_in_the_link_is_told(runs_root: Path) -> None:
+    app = open_page("whatif", seen="../../etc")
+    assert "The link asks for a run that is not here" in words(app)
+    assert charts(app) == 1
+
+
+def test_without_any_run_it_says_how_to_get_one(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSVIZ_SAMPLES", str(runs_root / "none"))
+    app = open_page("whatif")
+    assert "No run to ask yet" in words(app)
+
+
+def test_a_run_without_a_reference_is_told(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setenv("LSVIZ_SAMPLES", str(runs_root / "none"))
+    with RunWriter(create_run(runs_root, CONFIG.model_copy(update={"reference_every": 0}))):
+        pass
+    app = open_page("whatif")
+    assert "Nothing can be told of this run" in words(app)
+    assert "--reference-every" in words(app)
+    assert charts(app) == 0
