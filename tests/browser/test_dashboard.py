@@ -110,10 +110,10 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width, "the figure fits the window"
-    for path in ("launch", "compare", "whatif", "policies", "reproduce"):
-        page.get_by_role("link", name=path.capitalize(), exact=True).first.click()
+    for title in ("Launch", "Compare", "What-if", "Policies", "Reproduce"):
+        page.get_by_role("link", name=title, exact=True).first.click()
         page.wait_for_timeout(800)
-        keep_picture(page, f"{path}-{scheme}-{width}")
+        keep_picture(page, f"{title.lower()}-{scheme}-{width}")
     page.get_by_role("link", name="Explore", exact=True).first.click()
     page.wait_for_selector(BARS, state="attached")
     keep_picture(page, f"explore-{scheme}-{width}")
