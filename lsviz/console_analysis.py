@@ -59,7 +59,7 @@ def recommendation_table(found: Recommendation) -> None:
             "patent's bound",
             "–"
             if found.patent_bound is None
-            else f"log2 S = {found.patent_bound:.2f}, from the largest weight gradient",
+            else f"log2 S = {found.patent_bound:.2f}, by the largest gradient",
         ),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -132,7 +132,7 @@ def recommend(
     """
     if not 0 <= threshold < 1:
         raise WhatIfError(f"threshold: a share from 0 to less than 1 is needed, got {threshold:g}")
-    upper, endless = _upper(rows.keys)
+    upper, endless, at = _upper(rows.keys)
     largest = upper.value if upper else 0.0
     fits = [s for s in SCALES if not _overflows(largest * s, fmt)]
     high = None if endless is not None or not fits else fits[-1]
@@ -142,7 +142,7 @@ def recommend(
     low = enough[0] if enough else None
     best = None
     if low is not None and high is not None and low <= high:
-        best = 1.0 if low <= 1 <= high else max(low, high * 2.0**-margin)
+        best = 1.0 if low <= 1 <= high else _best(low, high, margin)
     needs = _needs(lost, threshold)
     return Recommendation(
         format=fmt.name,
@@ -153,8 +153,14 @@ def recommend(
         patent_bound=_patent_bound(rows.keys, fmt),
         upper=endless or upper,
         lower=needs,
-        reason=_reason(fmt, threshold, low, high, best, upper, endless, needs, lost),
+        reason=_reason(fmt, threshold, low, high, best, upper, endless, at, needs, lost),
     )
+
+
+def _best(low: float, high: float, margin: int) -> float:
+    """Return the middle of the window, but lower where that leaves too little room above."""
+    bottom, top = round(math.log2(low)), round(math.log2(high))
+    return float(2.0 ** max(bottom, min((bottom + top + 1) // 2, top - margin)))
 
 
 def _unscaled(keys: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -163,8 +169,8 @@ def _unscaled(keys: pd.DataFrame) -> npt.NDArray[np.float64]:
     return largest
 
 
-def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None]:
-    """Return the tensor with the largest unscaled value, and the first that held Inf or NaN."""
+def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None, float]:
+    """Return the tensor with the largest unscaled value, the first that held Inf or NaN, and its S."""
 
     def limit(place: int, value: float) -> Limit:
         row = keys.iloc[place]
@@ -174,9 +180,9 @@ def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None]:
     largest = limit(int(unscaled.argmax()), float(unscaled.max())) if unscaled.any() else None
     endless = np.flatnonzero((keys["inf"] > 0) | (keys["nan"] > 0))
     if not len(endless):
-        return largest, None
-    steps = keys["step"].to_numpy()[endless]
-    return largest, limit(int(endless[steps.argmin()]), math.inf)
+        return largest, None, 1.0
+    first = int(endless[keys["step"].to_numpy()[endless].argmin()])
+    return largest, limit(first, math.inf), float(keys["loss_scale"].iloc[first])
 
 
 def _overflows(value: float, fmt: FloatFormat) -> bool:
@@ -190,10 +196,20 @@ def scale_map_frame(rows: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
         Columns tensor, kind, scale (each power of two from 2^-10 to 2^40), flushed (share of the values that
         are not zero) and overflow (share of all).
     """
-    frame = whatif_frame(rows.pooled(), SCALES, fmt)
-    at_risk = 1 - frame["structural_zero"]
-    frame["flushed"] = (frame["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0)
-    found: pd.DataFrame = frame[["tensor", "kind", "scale", "flushed", "overflow"]]
+    pooled = rows.pooled()  # a row a tensor and S that its values were recorded at
+    frame = whatif_frame(pooled, SCALES, fmt)
+    numel = np.tile(pooled.keys["numel"].to_numpy(np.float64), len(SCALES))
+    frame["at_risk"] = numel * (1 - frame["structural_zero"])
+    frame["flushed"], frame["overflow"], frame["numel"] = (
+        frame["flushed"] * numel,
+        frame["overflow"] * numel,
+        numel,
+    )
+    keys = ["scale", "tensor", "kind"]
+    sums = frame.groupby(keys, sort=False, as_index=False)[["flushed", "overflow", "at_risk", "numel"]].sum()
+    for name, whole in (("flushed", "at_risk"), ("overflow", "numel")):
+        sums[name] = (sums[name] / sums[whole].where(sums[whole] > 0)).fillna(0.0)
+    found: pd.DataFrame = sums[["tensor", "kind", "scale", "flushed", "overflow"]]
     return found
 
 
@@ -221,15 +237,17 @@ def _reason(
     best: float | None,
     upper: Limit | None,
     endless: Limit | None,
+    at: float,
     needs: Limit | None,
     lost: pd.DataFrame,
 ) -> str:
     name, share = fmt.name.upper(), format_percent(threshold)
     if endless is not None:
-        return (
-            f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = 1, before any cast. "
-            "No loss scale cures that: look at the forward pass, the learning rate and the data."
-        )
+        held = f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = {_s(at)}"
+        if at != 1:
+            return f"{held}, before any cast. Recorded with S = 1 the run would tell whether S is to blame."
+        cause = "look at the forward pass, the learning rate and the data"
+        return f"{held}, before any cast. No loss scale cures that: {cause}."
     if upper is None:
         return "All recorded gradients are zero. Any loss scale does as well as any other."
     if high is None:
@@ -244,16 +262,23 @@ def _reason(
         if low <= 1 <= high:
             served = f"at S = 1 no tensor loses more than {share} of its values"
             return f"No loss scaling is needed: {served}. {_upper_case(top)}."
-        who = needs.tensor if needs else "The run"
-        need = f"{who} needs S = {_s(low)} to lose no more than {share} of its values"
+        need = f"Even at S = {_s(low)} no tensor loses more than {share} of its values"
+        if needs is not None:
+            need = f"{needs.tensor} needs S = {_s(low)} to lose no more than {share} of its values"
         free = round(math.log2(high / best))
-        room = f"S = {_s(best)} leaves {free} binade{'' if free == 1 else 's'} free for steps not recorded"
+        number = f"{'at least ' if high == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
+        room = f"S = {_s(best)} leaves {number} free for steps not recorded"
         return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
     left = lost[lost["scale"] == high]
     worst = left.sort_values("flushed").iloc[-1]
     still = format_percent(float(worst["flushed"]))
+    if high == SCALES[-1]:
+        return (
+            f"Even at S = {_s(high)}, as far as this looks, {worst['tensor']} loses {still} of its values. "
+            "BF16 would keep them, whose range is FP32's."
+        )
     return (
-        f"{_upper_case(top)}, while {worst['tensor']} still loses {still} there. "
+        f"{top}, while {worst['tensor']} still loses {still} there. "
         "No one S serves both: a scale per layer (layerwise) or BF16 would."
     )
 

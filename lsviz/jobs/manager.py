@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from lsviz.jobs.launching import worker_command, worker_environment
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import write_json
+from lsviz.runs.files import RunFolderError, write_json
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.schema import RunStatus, State
 from lsviz.runs.writer import create_run
@@ -91,7 +91,7 @@ def settle_run(run: Run, state: State, error: str | None) -> RunStatus:
     )
     with contextlib.suppress(OSError, Timeout), FileLock(run.path / ".settle.lock", timeout=0):
         write_json(run.path / "status.json", settled.model_dump())
-        with contextlib.suppress(pa.ArrowException):  # a torn part stays; reading names it
+        with contextlib.suppress(pa.ArrowException, RunFolderError):  # a torn part stays; reading names it
             compact(run.path)
     return settled
 

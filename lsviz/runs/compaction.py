@@ -70,6 +70,7 @@ def _write_exponents(path: Path, parts: Sequence[Path]) -> None:
     batches = list(_batches(rows, max(ROWS_AT_ONCE, len(keys) // BATCHES)))
     groups = [key.rsplit(_BETWEEN, 1) for key in names.to_pylist()]
     shelf = _Shelf(names, batches)
+    (path / BY_STEP).unlink(missing_ok=True)  # of a time before, when there were other parts
     with contextlib.ExitStack() as stack:
         add = stack.enter_context(_by_step(path / BY_STEP, groups)) if len(keys) >= BY_STEP_FROM else None
         for table in _ahead(lambda part: _verified(part, EXPONENTS_SCHEMA), parts):

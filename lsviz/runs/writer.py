@@ -172,7 +172,9 @@ class RunWriter:
         if self._open_ended and self._last is not None:
             steps = min(self._last.step + 1, MAX_STEPS)
             self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
-        with contextlib.suppress(pa.ArrowException, OSError):  # a corrupt part stays; reading names it
+        with contextlib.suppress(
+            pa.ArrowException, OSError, RunFolderError
+        ):  # a corrupt part stays; reading names it
             compact(self.path)
         self._write_status(state, error)
 

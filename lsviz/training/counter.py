@@ -35,12 +35,16 @@ class Counting:
     Attributes:
         held: The tensor; None once it is counted.
         bytes: Memory that is held for it.
+        rounding: Whether it is counted by class of mantissa too.
     """
 
-    __slots__ = ("_first", "_parts", "_tables", "bytes", "held")
+    __slots__ = ("_first", "_parts", "_tables", "bytes", "held", "rounding")
 
-    def __init__(self, held: Tensor, size: int, tables: _Tables, first: int, parts: int) -> None:
+    def __init__(
+        self, held: Tensor, size: int, rounding: bool, tables: _Tables, first: int, parts: int
+    ) -> None:
         self.held: Tensor | None = held
+        self.rounding = rounding
         self.bytes = size
         self._tables, self._first, self._parts = tables, first, parts
 
@@ -104,7 +108,7 @@ class Counter:
                     start + begin * width, end - begin, form, limits, table,
                 )  # fmt: skip
                 tables.used += 1
-            counting = Counting(flat, size * width, tables, first, parts)
+            counting = Counting(flat, size * width, rounding, tables, first, parts)
             self._underway.append(counting)
             self._bytes += counting.bytes
         self._library.count_beside(address, parts, threads)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -54,6 +54,7 @@ _CLASS_OF_FORMAT: Final = {
 _BIN_OF_FIELD: Final = np.clip(np.arange(_FIELDS) - _BIAS, MIN_EXPONENT, MAX_EXPONENT) - MIN_EXPONENT
 _FIRST_FIELD_OF_BIN: Final = np.searchsorted(_BIN_OF_FIELD[:_NO_EXPONENT], np.arange(BINS))
 
+_PLAIN: Final = (Tensor, torch.nn.Parameter)
 _DEVICE_CHUNK: Final = 1 << 24
 """Values that torch operations take at a time: each needs some 30 bytes for as long."""
 _GPU_LANES: Final = 64
@@ -99,10 +100,13 @@ def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogra
     """
     if not values.dtype.is_floating_point:
         raise TypeError(f"exponents are counted of floating tensors, got {values.dtype}")
-    values = values.detach()
+    values, left_out = stored(values.detach())
+    if left_out:
+        (found,) = histograms([tally(values, rounding=rounding)])
+        return replace(found, zero=found.zero + left_out)
     if values.dtype == torch.float64:
         return ExponentHistogram.of(values.cpu().numpy())
-    counter = compiled_counter() if values.dtype in HERE and values.device.type == "cpu" else None
+    counter = compiled_counter() if _lies_here(values) else None
     if counter is None:
         return tally_by_torch(values, rounding=rounding)
     threads = torch.get_num_threads()
@@ -162,7 +166,7 @@ def tally_later(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHi
     For tensors that nobody changes in the meantime. autograd changes no gradient that somebody else holds,
     as the counter does (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13).
     """
-    counter = compiled_counter() if values.dtype in HERE and values.device.type == "cpu" else None
+    counter = compiled_counter() if _lies_here(values) else None
     return tally(values, rounding=rounding) if counter is None else counter.start(values, rounding=rounding)
 
 
@@ -174,7 +178,36 @@ def settled(counted: Tally | ExponentHistogram | Counting) -> Tally | ExponentHi
     assert counter is not None
     if not counted.done:
         counter.settle()
+    if not counted.done and counted.held is not None:  # started before this process was forked
+        return tally(counted.held, rounding=counted.rounding)
     return Tally(*counted.result())
+
+
+def _lies_here(values: Tensor) -> bool:
+    """Whether the values lie in this process's memory as the compiled loops read them.
+
+    A tensor of another class (nested, distributed) tells a device too, but has no memory of its own.
+    """
+    if type(values) not in _PLAIN or values.layout is not torch.strided or values.dtype not in HERE:
+        return False
+    return values.device.type == "cpu" and not values._is_zerotensor()
+
+
+def stored(values: Tensor) -> tuple[Tensor, int]:
+    """Return a plain tensor of the values that are stored, and how many zeros a sparse one leaves out."""
+    if values.layout is torch.jagged:
+        values = values.values()
+    if hasattr(values, "to_local"):  # a distributed tensor: what this process has of it
+        values = values.to_local()
+    if values._is_zerotensor():
+        values = torch.zeros(values.shape, dtype=values.dtype, device=values.device)
+    left_out = 0
+    if values.layout is torch.sparse_coo:
+        kept = values.coalesce().values()
+        left_out, values = values.numel() - kept.numel(), kept
+    elif values.layout is not torch.strided:
+        values = values.to_dense()
+    return values, left_out
 
 
 def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:

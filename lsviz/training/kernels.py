@@ -6,6 +6,7 @@ processor, so that a second start compiles nothing and another processor compile
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
@@ -91,6 +92,8 @@ def _typed(path: Path) -> Any:
     library.count_beside.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
     library.settle.argtypes = library.forget.argtypes = []
     library.count_beside.restype = library.settle.restype = library.forget.restype = None
+    # Its threads read tensors and write tables that the end of the interpreter takes away.
+    atexit.register(library.settle)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=library.forget)
     return library

@@ -130,6 +130,7 @@ class GradientRecorder:
         self._handles: list[RemovableHandle] = []
         self._session = object()
         self._hooked_with: tuple[_ScaleAt | None, _Guard | None] = (None, None)
+        self._settles = False
         self.seconds = 0.0
         self.autocast: torch.dtype | None = None
 
@@ -245,6 +246,7 @@ class GradientRecorder:
     def _watch(self, name: str, output: Any) -> None:
         """Put a hook on every tensor of an output that will have a gradient."""
         scale_at, guard = self._hooked_with
+        self._settles = False
         for tensor in tensors_in(output):
             if not (tensor.requires_grad and tensor.is_floating_point()):
                 continue
@@ -279,6 +281,10 @@ class GradientRecorder:
         def count(gradient: Tensor) -> None:
             if session is not self._session:
                 return  # of a pass before, whose graph was kept
+            if not self._settles:  # before whoever asked for gradients has them, and may change them
+                self._settles = True
+                engine: Any = torch.autograd.Variable._execution_engine
+                engine.queue_callback(self.settle if guard is None else lambda: guard(self.settle))
             counted = self._count(gradient)
             for name in names:
                 first = self._scales.setdefault(name, scale)

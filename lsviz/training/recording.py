@@ -19,6 +19,7 @@ from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import State
 from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.training.counting import stored
 from lsviz.training.engine import Engine, library_versions
 from lsviz.training.pending import PendingStep
 from lsviz.training.recorder import CountedStep, CountedTensor, GradientRecorder, exponent_rows
@@ -289,7 +290,7 @@ class Recording:
         self._scale = self._scaling.now()
         if self._parameters:
             self._weights = self._recorder.weights()
-            gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+            gradients = [stored(p.grad)[0] for p in self._parameters.values() if p.grad is not None]
             self._norm = nn.utils.get_total_norm(gradients) if gradients else None
 
     def _after_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:

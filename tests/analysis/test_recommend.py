@@ -89,12 +89,15 @@ def test_who_bounds_the_window() -> None:
     found = recommend(rows_of(CASES["two layers apart"]))
     assert found.upper is not None
     assert found.lower is not None
+    assert found.best is not None
     largest = max((v.abs().max().item(), i) for i, v in enumerate(CASES["two layers apart"]["high"]))
     assert (found.upper.tensor, found.upper.value, found.upper.step) == ("high", largest[0], 10 * largest[1])
     assert found.lower.tensor == "low"
     assert found.patent_bound == pytest.approx(15 - math.log2(largest[0]))
     assert found.high is not None
-    assert found.best == max(found.low or 0, found.high / 2**MARGIN)
+    assert found.low is not None
+    assert found.low <= found.best <= found.high / 2**MARGIN
+    assert 0 <= math.log2(found.best) - math.log2(found.low * found.high) / 2 <= 0.5  # the middle
     assert found.reason.startswith("low needs S = ")
     assert "high reaches" in found.reason
 
@@ -146,6 +149,42 @@ def test_json_holds_what_the_page_shows() -> None:
     ]
     assert told["window"] == [told["low"], told["high"]]
     assert set(told["upper"]) == {"tensor", "kind", "step", "value"}
+
+
+def test_scales_that_values_were_recorded_at_make_no_difference() -> None:
+    steps = [torch.full((100,), 2.0**-30), *[torch.full((100,), 1e-3)] * 200]
+    rows = []
+    for i, values in enumerate(steps):
+        scale = 8.0 if i == 0 else 1.0
+        histogram = count_exponents(values * scale, rounding=True)
+        rows.append(ExponentRow(i, "a", "weight_grad", False, scale, histogram))
+    found = recommend(Uncensored.of(exponents_table(rows).to_pandas()))
+    plain = recommend(rows_of({"a": steps}))
+    assert (
+        (found.low, found.high, found.best)
+        == (plain.low, plain.high, plain.best)
+        == (2.0**-10, found.high, 1.0)
+    )
+
+
+def test_sentences_at_the_ends_of_the_search() -> None:
+    tiny = recommend(rows_of({"tiny": [torch.full((9,), 2.0**-28)]}))
+    assert "at least" in tiny.reason
+    assert tiny.best is not None
+    assert tiny.best < 2.0**30
+    smaller = recommend(rows_of({"smaller": [torch.full((9,), 2.0**-75)]}))
+    assert smaller.reason.startswith(
+        "Even at S = 2⁴⁰, as far as this looks, smaller loses 100 % of its values"
+    )
+    huge = recommend(rows_of({"huge": [torch.full((9,), 4e6)]}))
+    assert huge.reason.startswith("Even at S = 2⁻¹⁰ no tensor loses more than 1 %")
+    scaled = [
+        ExponentRow(
+            0, "x", "weight_grad", False, 2.0**40, count_exponents(torch.tensor([torch.inf]), rounding=True)
+        )
+    ]
+    endless = recommend(Uncensored.of(exponents_table(scaled).to_pandas()))
+    assert "with S = 2⁴⁰, before any cast. Recorded with S = 1 the run would tell" in endless.reason
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, math.nan])

@@ -194,3 +194,15 @@ def test_counting_does_not_wait_for_the_gpu() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert histograms(tallies)[0].numel == 1_000_000
+
+
+def test_tensors_without_memory_of_their_own_are_counted_too() -> None:
+    zero = torch._efficientzerotensor((5,))
+    assert count_exponents(zero).zero == 5
+    nested = torch.nested.nested_tensor([torch.ones(3), torch.ones(2)], layout=torch.jagged)
+    assert count_exponents(nested).counts.sum() == 5
+    with torch.sparse.check_sparse_tensor_invariants():
+        sparse = torch.sparse_coo_tensor(torch.tensor([[0, 2, 2]]), torch.tensor([1.0, 2.0, 2.0]), (6,))
+        found = count_exponents(sparse, rounding=True)
+        assert (found.zero, found.numel, found.amax) == (4, 6, 4.0)
+        assert found == count_exponents(sparse.to_dense(), rounding=True)

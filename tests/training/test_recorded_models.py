@@ -199,3 +199,39 @@ def test_of_distributed_processes_the_first_writes_what_all_have_averaged(tmp_pa
         assert torch.equal(mine, other)  # averaged
         assert_row(row, mine)
     assert set(run.exponents(kind="activation_grad")["numel"]) == {16 * 8, 16}  # of the first's own batch
+
+
+def test_a_sparse_gradient_is_recorded(tmp_path: Path) -> None:
+    with torch.sparse.check_sparse_tensor_invariants():
+        model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Linear(4, 2))
+        with lsviz.record(model, tmp_path / "run") as rec:
+            model(torch.tensor([1, 3, 3])).sum().backward()
+            rec.step()
+        gradient = model[0].weight.grad
+        assert gradient is not None
+        rows = lsviz.open_run(rec.path).exponents(tensor="0.weight")
+        assert rows["zero"].tolist() == [int((gradient.to_dense() == 0).sum())]
+        assert rows["numel"].tolist() == [40]
+
+
+def test_jagged_batches_are_recorded(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    batch = torch.nested.nested_tensor([torch.randn(5, 3), torch.randn(2, 3)], layout=torch.jagged)
+    with lsviz.record(model, tmp_path / "run") as rec:
+        model(batch).values().square().sum().backward()
+        rec.step()
+    rows = lsviz.open_run(rec.path).exponents()
+    assert rows.set_index("tensor").loc["0", "numel"] == 7 * 4
+
+
+def test_gradients_that_were_asked_for_may_be_changed(tmp_path: Path) -> None:
+    model = nn.Linear(64, 1024)
+    weights = torch.randn(256, 1024)
+    with lsviz.record(model, tmp_path / "run") as rec:
+        for _ in range(10):
+            output = model(torch.randn(256, 64))
+            (gradient,) = torch.autograd.grad((output * weights).sum(), output)
+            gradient.zero_()  # as for an adversarial example: no hook of a parameter saw this pass
+            rec.step()
+    rows = lsviz.open_run(rec.path).exponents(kind="activation_grad")
+    assert rows["zero"].tolist() == [int((weights == 0).sum())] * len(rows)
