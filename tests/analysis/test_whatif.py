@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from lsviz.analysis.whatif import SHARES, WHATIF_COLUMNS, Uncensored, WhatIfError, whatif_frame
+from lsviz.analysis.shares import flushed_frame
+from lsviz.analysis.whatif import (
+    SHARES,
+    WHATIF_COLUMNS,
+    Uncensored,
+    WhatIfError,
+    predicted_frame,
+    whatif_frame,
+)
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import BF16, E4M3, FP16, FP32, FloatFormat
 from lsviz.runs.schema import ExponentRow, exponents_table
@@ -154,6 +162,26 @@ def test_what_fp32_recorded_under_a_scale_is_read_as_a_reference_is() -> None:
     scaled = Uncensored.of(table_of(values * 256, loss_scale=256.0, reference=False))
     plain = Uncensored.of(table_of(values))
     pd.testing.assert_frame_equal(whatif_frame(scaled, [1, 64], FP16), whatif_frame(plain, [1, 64], FP16))
+
+
+def test_what_a_cast_predicts_stands_beside_what_was_really_flushed() -> None:
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(3)) * 2.0**-24
+    values[:500] = 0.0
+    upstream = torch.arange(4000) % 5 == 0  # what the layer above had lost already
+    scaled = torch.where(upstream, 0.0, values * 8).half().float()
+    reference = table_of(values)
+    recorded = table_of(scaled, loss_scale=8.0, reference=False)
+    recorded["ones"] = None
+    table = pd.concat([recorded, reference], ignore_index=True)
+    (row,) = predicted_frame(Uncensored.of(table), flushed_frame(table), FP16).to_dict("records")
+    at_risk = values != 0
+    by_cast = (((values * 8).half() == 0) & at_risk).sum() / at_risk.sum()
+    really = ((scaled == 0) & at_risk).sum() / at_risk.sum()
+    assert row["predicted"] == pytest.approx(by_cast.item())
+    assert row["actual"] == pytest.approx(really.item())
+    assert row["gap"] == pytest.approx((really - by_cast).item())
+    assert row["gap"] > 0.1
+    assert predicted_frame(Uncensored.of(reference), flushed_frame(reference), FP16).empty
 
 
 def test_an_empty_tensor_has_no_shares() -> None:

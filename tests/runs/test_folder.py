@@ -179,6 +179,28 @@ def test_a_long_run_reads_one_step_from_a_file_by_step(
     assert not run.problems
 
 
+def test_a_file_by_step_of_a_time_before_does_not_stay(tmp_path: Path) -> None:
+    writer = write(tmp_path)
+    (writer.path / BY_STEP).write_bytes((writer.path / "exponents-000001.parquet").read_bytes())
+    writer.end("finished")
+    assert not (writer.path / BY_STEP).exists()
+    assert len(open_run(writer.path).exponents(steps=[3])) == 6
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise RunFolderError("can't write exponents.parquet: is the disk full?")
+
+    writer = write(tmp_path)
+    monkeypatch.setattr("lsviz.runs.writer.compact", full)
+    writer.end("finished")
+    run = open_run(writer.path)
+    assert run.status.state == "finished"
+    assert run.recorded_steps() == list(range(6))
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_filters_give_the_same_live_and_ended(ended: bool, tmp_path: Path) -> None:
     writer = write(tmp_path)
