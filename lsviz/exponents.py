@@ -263,19 +263,15 @@ class ExponentHistogram:
         numel = self.numel
         if numel == 0:
             return Shares(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        lowest = fmt.min_subnormal_exponent
-        tie, top = lowest - 1, fmt.max_exponent
-        flushed = int(self.counts[tie > EXPONENTS].sum())
-        survives_tie = _at(self.counts, tie)
-        if self.ones is not None:
-            flushed += _at(self.ones, tie)
-            survives_tie -= _at(self.ones, tie)
-        subnormal = survives_tie + int(
-            self.counts[(lowest <= EXPONENTS) & (fmt.min_exponent > EXPONENTS)].sum()
+        past = None if self.past is None else self.past.get(fmt.name)
+        cast = cast_counts(
+            self.counts[None],
+            fmt,
+            ones=None if self.ones is None else self.ones[None],
+            past=None if past is None else past[None],
         )
-        overflow = self.inf + int(self.counts[top < EXPONENTS].sum())
-        if self.past is not None and fmt.name in self.past:
-            overflow += _at(self.past[fmt.name], top)
+        flushed, subnormal = int(cast.flushed[0]), int(cast.subnormal[0])
+        overflow = self.inf + int(cast.overflow[0])
         normal = numel - self.zero - self.nan - flushed - subnormal - overflow
         return Shares(
             flushed / numel,
@@ -331,8 +327,54 @@ def _same(a: Counts | None, b: Counts | None) -> bool:
     return bool(np.array_equal(a, b))
 
 
-def _at(counts: Counts, exponent: int) -> int:
-    """Count in one exponent's bin; 0 outside the bins."""
-    if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:
-        return 0
-    return int(counts[exponent - MIN_EXPONENT])
+@dataclass(frozen=True, slots=True)
+class CastCounts:
+    """How many finite values a cast flushes, leaves subnormal and makes overflow; each of shape (n,)."""
+
+    flushed: npt.NDArray[np.int64]
+    subnormal: npt.NDArray[np.int64]
+    overflow: npt.NDArray[np.int64]
+
+
+def cast_counts(
+    counts: npt.NDArray[np.int64],
+    fmt: FloatFormat,
+    *,
+    shift: int | npt.NDArray[np.int64] = 0,
+    ones: npt.NDArray[np.int64] | None = None,
+    past: npt.NDArray[np.int64] | None = None,
+) -> CastCounts:
+    """Count what a cast to ``fmt`` makes of values times 2^shift; the limits move, not the histograms.
+
+    Without ``ones`` all of the bin under the smallest subnormal counts as rounding up, without ``past``
+    all of the top bin as staying finite, as all but a few values do.
+
+    Args:
+        counts: Shape (n, 128), a histogram a row.
+        fmt: The format cast to.
+        shift: Binades, of all rows or of each.
+        ones: Of significands that are exactly 1, same shape.
+        past: Of significands past the format's overflow rounding point, same shape.
+    """
+    tie, top = fmt.min_subnormal_exponent - 1 - shift, fmt.max_exponent - shift
+    flushed = _below(counts, tie)
+    if ones is not None:
+        flushed = flushed + _at(ones, tie)
+    overflow = counts.sum(axis=1) - _below(counts, top + 1)
+    if past is not None:
+        overflow = overflow + _at(past, top)
+    return CastCounts(flushed, _below(counts, fmt.min_exponent - shift) - flushed, overflow)
+
+
+def _below(counts: npt.NDArray[np.int64], exponent: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return each row's count of values whose exponent is less than a given one."""
+    sums = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
+    found: npt.NDArray[np.int64] = sums[np.arange(len(counts)), np.clip(exponent - MIN_EXPONENT, 0, BINS)]
+    return found
+
+
+def _at(counts: npt.NDArray[np.int64], exponent: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return each row's count in one exponent's bin; 0 outside the bins."""
+    place = np.asarray(exponent) - MIN_EXPONENT
+    found = counts[np.arange(len(counts)), np.clip(place, 0, BINS - 1)]
+    return np.where((place >= 0) & (place < BINS), found, 0)

@@ -110,6 +110,11 @@ class FloatFormat:
         """
         return not self.finite_only
 
+    def overflows(self, magnitude: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Tell which magnitudes, of any shape, round out of the format."""
+        x = np.asarray(magnitude, dtype=np.float64)
+        return x >= self.overflow_limit if self.overflows_at_limit else x > self.overflow_limit
+
     def region_of(self, exponent: int) -> Region:
         """Tell where values of the given exponent, floor(log2 |x|), lie in this format.
 
@@ -141,10 +146,7 @@ class FloatFormat:
         exponent = np.frexp(np.where(finite, magnitude, 0.0))[1] - 1
         step = np.exp2(np.maximum(exponent, self.min_exponent) - self.mantissa_bits)
         rounded = np.where(finite, np.rint(np.where(finite, x, 0.0) / step) * step, x)
-        if self.overflows_at_limit:
-            over = magnitude >= self.overflow_limit
-        else:
-            over = magnitude > self.overflow_limit
+        over = self.overflows(magnitude)
         beyond = np.full_like(x, np.nan) if self.finite_only else np.copysign(np.inf, x)
         result = np.where(over & ~np.isnan(x), beyond, rounded)
         return np.asarray(result, dtype=np.float64)

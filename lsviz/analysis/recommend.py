@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.analysis.findings import format_percent, format_scale
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Uncensored, WhatIfError, whatif_frame
+from lsviz.analysis.scalemap import SCALES, scale_map_frame
+from lsviz.analysis.whatif import Uncensored, WhatIfError
 from lsviz.formats import FP16, FloatFormat
 from lsviz.policies.base import format_number
 
@@ -19,10 +20,6 @@ THRESHOLD: Final = 0.01
 """Share of a tensor's values that may be flushed over the run."""
 MARGIN: Final = 2
 """Binades that the best constant leaves free where it can: between two recorded steps gradients grow too."""
-
-SCALES: Final = tuple(
-    2.0**k for k in range(round(math.log2(MIN_SCALE)), round(math.log2(MAX_SCALE)) + 1)
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,12 @@ class Recommendation:
 
 
 def recommend(
-    rows: Uncensored, fmt: FloatFormat = FP16, *, threshold: float = THRESHOLD, margin: int = MARGIN
+    rows: Uncensored,
+    fmt: FloatFormat = FP16,
+    *,
+    threshold: float = THRESHOLD,
+    margin: int = MARGIN,
+    scale_map: pd.DataFrame | None = None,
 ) -> Recommendation:
     """Return what S a constant should have, by all of a run's references.
 
@@ -126,6 +128,7 @@ def recommend(
         fmt: The format cast to.
         threshold: Share of each tensor's non-zero values, over the whole run, that may be flushed.
         margin: Binades to leave free above the largest value where the window has room.
+        scale_map: `scale_map_frame` of the same rows and format, where there is one already.
 
     Raises:
         WhatIfError: The threshold is no share.
@@ -134,9 +137,9 @@ def recommend(
         raise WhatIfError(f"threshold: a share from 0 to less than 1 is needed, got {threshold:g}")
     upper, endless, at = _upper(rows.keys)
     largest = upper.value if upper else 0.0
-    fits = [s for s in SCALES if not _overflows(largest * s, fmt)]
+    fits = [s for s in SCALES if not fmt.overflows(largest * s)]
     high = None if endless is not None or not fits else fits[-1]
-    lost = scale_map_frame(rows, fmt)
+    lost = scale_map_frame(rows, fmt) if scale_map is None else scale_map
     worst = lost.groupby("scale")["flushed"].max().sort_index().to_numpy()
     enough = [s for s, share in zip(SCALES, worst, strict=True) if share <= threshold]
     low = enough[0] if enough else None
@@ -185,34 +188,6 @@ def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None, float]:
     return largest, limit(first, math.inf), float(keys["loss_scale"].iloc[first])
 
 
-def _overflows(value: float, fmt: FloatFormat) -> bool:
-    return value >= fmt.overflow_limit if fmt.overflows_at_limit else value > fmt.overflow_limit
-
-
-def scale_map_frame(rows: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
-    """Return what every S would do to each tensor's values of the whole run together.
-
-    Returns:
-        Columns tensor, kind, scale (each power of two from 2^-10 to 2^40), flushed (share of the values that
-        are not zero) and overflow (share of all).
-    """
-    pooled = rows.pooled()  # a row a tensor and S that its values were recorded at
-    frame = whatif_frame(pooled, SCALES, fmt)
-    numel = np.tile(pooled.keys["numel"].to_numpy(np.float64), len(SCALES))
-    frame["at_risk"] = numel * (1 - frame["structural_zero"])
-    frame["flushed"], frame["overflow"], frame["numel"] = (
-        frame["flushed"] * numel,
-        frame["overflow"] * numel,
-        numel,
-    )
-    keys = ["scale", "tensor", "kind"]
-    sums = frame.groupby(keys, sort=False, as_index=False)[["flushed", "overflow", "at_risk", "numel"]].sum()
-    for name, whole in (("flushed", "at_risk"), ("overflow", "numel")):
-        sums[name] = (sums[name] / sums[whole].where(sums[whole] > 0)).fillna(0.0)
-    found: pd.DataFrame = sums[["tensor", "kind", "scale", "flushed", "overflow"]]
-    return found
-
-
 def _needs(lost: pd.DataFrame, threshold: float) -> Limit | None:
     """Return the tensor that needs the largest S."""
     too_much = lost[lost["flushed"] > threshold].sort_values(["scale", "flushed"])
@@ -243,7 +218,7 @@ def _reason(
 ) -> str:
     name, share = fmt.name.upper(), format_percent(threshold)
     if endless is not None:
-        held = f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = {_s(at)}"
+        held = f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = {format_scale(at)}"
         if at != 1:
             return f"{held}, before any cast. Recorded with S = 1 the run would tell whether S is to blame."
         cause = "look at the forward pass, the learning rate and the data"
@@ -255,37 +230,31 @@ def _reason(
             f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step}, which no S from 2^-10 on brings "
             f"into {name}'s range. Use BF16, whose range is FP32's."
         )
-    top = f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step} and overflows above S = {_s(high)}"
+    end = format_scale(high)
+    top = f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step} and overflows above S = {end}"
     if high == SCALES[-1]:
-        top = f"nothing overflows up to S = {_s(high)}, as far as this looks"
+        top = f"nothing overflows up to S = {end}, as far as this looks"
     if best is not None and low is not None:
         if low <= 1 <= high:
             served = f"at S = 1 no tensor loses more than {share} of its values"
-            return f"No loss scaling is needed: {served}. {_upper_case(top)}."
-        need = f"Even at S = {_s(low)} no tensor loses more than {share} of its values"
+            above = f"N{top[1:]}" if high == SCALES[-1] else top  # a tensor's name stays as it is written
+            return f"No loss scaling is needed: {served}. {above}."
+        need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of its values"
         if needs is not None:
-            need = f"{needs.tensor} needs S = {_s(low)} to lose no more than {share} of its values"
+            need = f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of its values"
         free = round(math.log2(high / best))
         number = f"{'at least ' if high == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
-        room = f"S = {_s(best)} leaves {number} free for steps not recorded"
+        room = f"S = {format_scale(best)} leaves {number} free for steps not recorded"
         return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
     left = lost[lost["scale"] == high]
     worst = left.sort_values("flushed").iloc[-1]
     still = format_percent(float(worst["flushed"]))
     if high == SCALES[-1]:
         return (
-            f"Even at S = {_s(high)}, as far as this looks, {worst['tensor']} loses {still} of its values. "
+            f"Even at S = {end}, as far as this looks, {worst['tensor']} loses {still} of its values. "
             "BF16 would keep them, whose range is FP32's."
         )
     return (
         f"{top}, while {worst['tensor']} still loses {still} there. "
         "No one S serves both: a scale per layer (layerwise) or BF16 would."
     )
-
-
-def _upper_case(text: str) -> str:
-    return "N" + text[1:] if text.startswith("nothing ") else text  # else a tensor's name, as it is written
-
-
-def _s(scale: float) -> str:
-    return format_scale(scale)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.errors import UserError
-from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS
+from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS, cast_counts
 from lsviz.formats import FloatFormat
 from lsviz.runs.schema import PAST_COLUMNS
 
@@ -191,16 +191,17 @@ def _at_scale(rows: Uncensored, scale: float, fmt: FloatFormat) -> pd.DataFrame:
 
 
 def _counts_at(rows: Uncensored, shift: Matrix, fmt: FloatFormat) -> dict[str, Matrix]:
-    """Count what a cast makes of each row's values times 2^shift; the limits move, not the histogram."""
-    tie, top = fmt.min_subnormal_exponent - 1 - shift, fmt.max_exponent - shift
-    flushed = _below(rows.counts, tie) + _at(rows.ones, tie)
-    small = _below(rows.counts, fmt.min_exponent - shift)
-    subnormal = small - flushed  # of the bin under the smallest subnormal all but the tie rounds up
-    overflow = rows.counts.sum(axis=1) - _below(rows.counts, top + 1) + _at(rows.past[fmt.name], top)
-    overflow = overflow + rows.keys["inf"].to_numpy(np.int64)
-    at_risk = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
-    normal = at_risk - flushed - subnormal - overflow
-    return {"flushed": flushed, "subnormal": subnormal, "normal": normal, "overflow": overflow}
+    """Count what a cast makes of each row's values times 2^shift."""
+    cast = cast_counts(rows.counts, fmt, shift=shift, ones=rows.ones, past=rows.past[fmt.name])
+    overflow = cast.overflow + rows.keys["inf"].to_numpy(np.int64)
+    normal = _at_risk(rows) - cast.flushed - cast.subnormal - overflow
+    return {"flushed": cast.flushed, "subnormal": cast.subnormal, "normal": normal, "overflow": overflow}
+
+
+def _at_risk(rows: Uncensored) -> Matrix:
+    """Return how many of each row's values are neither zero nor NaN."""
+    found: Matrix = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
+    return found
 
 
 def _bounds(
@@ -211,7 +212,7 @@ def _bounds(
     With S, fewer values are flushed, fewer lie under the smallest normal and more overflow. Of values
     beyond the bins nothing is known but that they are tiny or huge.
     """
-    at_risk = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
+    at_risk = _at_risk(rows)
     under_low, under_high = low["flushed"] + low["subnormal"], high["flushed"] + high["subnormal"]
     most_flushed, most_under, most_over = low["flushed"] + tiny, under_low + tiny, high["overflow"] + huge
     return {
@@ -228,21 +229,6 @@ def _beyond_bins(rows: Uncensored, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
     open_below = tie - round(math.log2(MAX_SCALE)) <= MIN_EXPONENT
     open_above = fmt.max_exponent - round(math.log2(MIN_SCALE)) >= MAX_EXPONENT
     return rows.counts[:, 0] * open_below, rows.counts[:, -1] * open_above
-
-
-def _below(counts: Matrix, exponent: Matrix) -> Matrix:
-    """Return each row's count of values whose exponent is less than the row's given one."""
-    sums = np.concatenate([np.zeros((len(counts), 1), np.int64), counts.cumsum(axis=1)], axis=1)
-    found: Matrix = sums[np.arange(len(counts)), np.clip(exponent - MIN_EXPONENT, 0, BINS)]
-    return found
-
-
-def _at(counts: Matrix, exponent: Matrix) -> Matrix:
-    """Return each row's count in one bin; 0 outside the bins."""
-    place = exponent - MIN_EXPONENT
-    inside = (place >= 0) & (place < BINS)
-    found: Matrix = np.where(inside, counts[np.arange(len(counts)), np.clip(place, 0, BINS - 1)], 0)
-    return found
 
 
 def _matrix(column: pd.Series[Any]) -> Matrix:

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.recommend import Recommendation
+from lsviz.analysis.scalemap import layer_map_frame
 from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
 from lsviz.formats import Region
 
@@ -30,16 +31,17 @@ def scale_map_figure(
     counts. The window is drawn from all tensors, so that a row's own may be wider.
 
     Args:
-        frame: `lsviz.analysis.recommend.scale_map_frame`.
+        frame: `lsviz.analysis.scalemap.scale_map_frame`.
         layers: The rows, lowest layer first.
         found: The recommendation of the same run and format.
         mode: ``light`` or ``dark``.
     """
     palette = PALETTES[mode]
-    rows = _by_layer(frame, list(layers)[:MOST_ROWS])
+    shown = list(layers)[:MOST_ROWS]
+    rows = layer_map_frame(frame, shown)
     powers = np.log2(np.array(sorted(frame["scale"].unique())))
-    flushed = rows.pivot(index="layer", columns="scale", values="flushed").reindex(list(layers)[:MOST_ROWS])
-    overflow = rows.pivot(index="layer", columns="scale", values="overflow").reindex(flushed.index)
+    flushed = rows.pivot(index="layer", columns="scale", values="flushed").reindex(shown)
+    overflow = rows.pivot(index="layer", columns="scale", values="overflow").reindex(shown)
     names = [literal(shortened(str(name), MAX_NAME, keep_end=True)) for name in flushed.index]
     words = [
         [_words(f, o) for f, o in zip(flushed.loc[name], overflow.loc[name], strict=True)]
@@ -74,18 +76,6 @@ def scale_map_figure(
         },
     )
     return figure
-
-
-def _by_layer(frame: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
-    known = set(layers)
-
-    def owner(tensor: str) -> str:
-        return tensor if tensor in known else tensor.rpartition(".")[0]
-
-    owners = frame["tensor"].map({name: owner(name) for name in frame["tensor"].unique()})
-    mine = frame.assign(layer=owners)[owners.isin(known)]
-    found: pd.DataFrame = mine.groupby(["layer", "scale"], as_index=False)[["flushed", "overflow"]].max()
-    return found
 
 
 def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[list[str]]) -> go.Heatmap:

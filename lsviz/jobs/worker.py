@@ -117,6 +117,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
             if observe is not None:
                 observe(result)
             if stop and result.step.step + 1 < config.steps:
+                hand_back_freed_memory()
                 writer.end("cancelled")
                 return "cancelled"
         hand_back_freed_memory()  # putting the run's parts together needs some

@@ -278,13 +278,17 @@ class GradientRecorder:
         """Count under each name; what comes later is brought to the scale of what came first."""
         session = self._session
 
+        def end() -> None:
+            self._settles = False
+            self.settle()
+
         def count(gradient: Tensor) -> None:
             if session is not self._session:
                 return  # of a pass before, whose graph was kept
             if not self._settles:  # before whoever asked for gradients has them, and may change them
                 self._settles = True
                 engine: Any = torch.autograd.Variable._execution_engine
-                engine.queue_callback(self.settle if guard is None else lambda: guard(self.settle))
+                engine.queue_callback(end if guard is None else lambda: guard(end))
             counted = self._count(gradient)
             for name in names:
                 first = self._scales.setdefault(name, scale)

@@ -9,7 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.compare import run_label
-from lsviz.analysis.recommend import Recommendation, recommend, scale_map_frame
+from lsviz.analysis.recommend import Recommendation, recommend
+from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.whatif import READ_COLUMNS, Uncensored
 from lsviz.charts.scalemap import scale_map_figure
@@ -88,9 +89,10 @@ def answer_of(run: Run, fmt: str) -> Answer:
 def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     exponents = _run.exponents(columns=READ_COLUMNS)
     rows, target = Uncensored.of(exponents), parse_format(fmt)
+    frame = scale_map_frame(rows, target)
     return Answer(
-        found=recommend(rows, target),
-        frame=scale_map_frame(rows, target),
+        found=recommend(rows, target, scale_map=frame),
+        frame=frame,
         layers=layer_names(exponents),
         steps=int(rows.keys["step"].nunique()),
     )

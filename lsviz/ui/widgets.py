@@ -11,7 +11,8 @@ import streamlit as st
 from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.view import RunView, early_step
 from lsviz.charts.views import spectra_figure, view_labels
-from lsviz.runs.store import BrokenRun
+from lsviz.runs.store import BrokenRun, RunStore
+from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
@@ -89,6 +90,15 @@ def show_glossary() -> None:
     with st.popover("Glossary", icon=":material/help:", type="tertiary"):
         for word, meaning in GLOSSARY.items():
             st.markdown(f"**{word}** {meaning}")
+
+
+def stop_without_runs(store: RunStore, title: str, words: str) -> None:
+    """Say what belongs on the page and how to get it, and end the page."""
+    st.header(title)
+    st.write(words)
+    link_page("launch", "Launch a run")
+    show_problems([], store.list_broken())
+    st.stop()
 
 
 def show_problems(views: Sequence[RunView], broken: Sequence[BrokenRun] = ()) -> None:

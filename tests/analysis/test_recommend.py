@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsviz.analysis.recommend import MARGIN, SCALES, Recommendation, recommend
+from lsviz.analysis.recommend import MARGIN, Recommendation, recommend
+from lsviz.analysis.scalemap import SCALES
 from lsviz.analysis.whatif import Uncensored, WhatIfError
 from lsviz.formats import BF16, FP16
 from lsviz.policies import parse_policy

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from lsviz.analysis.findings import format_percent
-from lsviz.analysis.recommend import recommend, scale_map_frame
+from lsviz.analysis.recommend import recommend
+from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.charts.scalemap import scale_map_figure
 from lsviz.formats import FP16
 from tests.analysis.test_recommend import CASES, rows_of

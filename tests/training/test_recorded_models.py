@@ -230,8 +230,11 @@ def test_gradients_that_were_asked_for_may_be_changed(tmp_path: Path) -> None:
     with lsviz.record(model, tmp_path / "run") as rec:
         for _ in range(10):
             output = model(torch.randn(256, 64))
-            (gradient,) = torch.autograd.grad((output * weights).sum(), output)
-            gradient.zero_()  # as for an adversarial example: no hook of a parameter saw this pass
+            loss = (output * weights).sum()
+            for again in (True, False):  # the second pass has no forward pass before it
+                (gradient,) = torch.autograd.grad(loss, output, retain_graph=again)
+                gradient.zero_()  # as for an adversarial example: no hook of a parameter saw this pass
             rec.step()
     rows = lsviz.open_run(rec.path).exponents(kind="activation_grad")
-    assert rows["zero"].tolist() == [int((weights == 0).sum())] * len(rows)
+    assert rows["numel"].tolist() == [2 * weights.numel()] * 10
+    assert rows["zero"].tolist() == [2 * int((weights == 0).sum())] * 10

@@ -7,7 +7,6 @@ from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
 from lsviz.charts.views import view_shares
 from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
-from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
@@ -18,16 +17,14 @@ from lsviz.ui.widgets import (
     show_problems,
     show_spectra,
     step_slider,
+    stop_without_runs,
 )
 
 store = run_store()
 runs = store.list_runs()
 if not runs:
-    st.header("No runs to compare yet")
-    st.write("Launch two runs, for example without loss scaling and with constant:1024.")
-    link_page("launch", "Launch a run")
-    show_problems([], store.list_broken())
-    st.stop()
+    words = "Launch two runs, for example without loss scaling and with constant:1024."
+    stop_without_runs(store, "No runs to compare yet", words)
 
 heading = st.container()
 views = load_runs(choose_runs(runs))

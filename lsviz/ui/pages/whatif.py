@@ -3,20 +3,17 @@
 import streamlit as st
 
 from lsviz.analysis.whatif import WhatIfError
-from lsviz.ui.links import link_page
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.whatif import answer_of, choose_format, choose_run, show_map, show_next
-from lsviz.ui.widgets import show_glossary, show_problems
+from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
 if not runs:
-    st.header("No run to ask yet")
-    st.write("Launch one: every recorded step then has an FP32 reference beside it.")
-    link_page("launch", "Launch a run")
-    show_problems([], store.list_broken())
-    st.stop()
+    stop_without_runs(
+        store, "No run to ask yet", "Launch one: every recorded step then has an FP32 reference beside it."
+    )
 
 heading = st.container()
 run_column, format_column, words_column = st.columns([5, 5, 2], vertical_alignment="bottom")
