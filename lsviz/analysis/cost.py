@@ -16,7 +16,7 @@ class RecordingCost:
     """Recording in time.
 
     Attributes:
-        ms_per_step: Median milliseconds of a step that records nothing.
+        ms_per_step: Median milliseconds of a step's training where no exponents are recorded.
         ms_per_recording: Milliseconds that a recorded step takes longer: medians of both kinds compared, and
             no less than the median of what recording measured of itself.
         share: Of the run's whole time that went into it.
@@ -43,12 +43,14 @@ def recording_cost(steps: pd.DataFrame, config: RunConfig) -> RecordingCost | No
     if not due.any():
         return None
     whole = steps["ms"] + steps["ms_recording"]
-    bare = float(whole[~due].median()) if (~due).any() else float(steps["ms"].median())
+    bare = float(steps.loc[~due if (~due).any() else due, "ms"].median())
     longer = float(steps.loc[due, "ms_recording"].median())
     if (~due).any():  # what recording does to the step itself shows there, unless it drowns in the noise
         longer = max(longer, float(whole[due].median()) - bare)
     total = float(whole.sum())
-    share = min(1.0, longer * int(due.sum()) / total) if total > 0 else 0.0
+    # Between two recorded steps the largest magnitudes are measured all the same.
+    taken = longer * int(due.sum()) + float(steps.loc[~due, "ms_recording"].sum())
+    share = min(1.0, taken / total) if total > 0 else 0.0
     return None if math.isnan(longer) else RecordingCost(bare, longer, share)
 
 

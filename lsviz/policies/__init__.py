@@ -11,6 +11,7 @@ from lsviz.policies.base import (
 )
 from lsviz.policies.constant import Constant, NoScaling
 from lsviz.policies.layerwise import Layerwise
+from lsviz.policies.retrying import MAX_RETRIES, can_fall
 from lsviz.policies.statistics import Histogram, LogMax, Patent
 from lsviz.policies.text import (
     ALIASES,
@@ -23,6 +24,7 @@ from lsviz.policies.trace import Trace, inverse_scale, parse_amax, trace_amax, t
 
 __all__ = [
     "ALIASES",
+    "MAX_RETRIES",
     "POLICIES",
     "Constant",
     "Histogram",
@@ -36,6 +38,7 @@ __all__ = [
     "PolicyStoppedError",
     "Range",
     "Trace",
+    "can_fall",
     "format_number",
     "format_policy",
     "inverse_scale",

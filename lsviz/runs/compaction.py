@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from lsviz.runs.files import parquet_writer, write_parquet
 from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, ROW_GROUPS, STEPS_SCHEMA, TENSORS
+from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
 
 ROWS_AT_ONCE: Final = 5_000
 """Rows of exponents that are put together in memory at a time, at least: half a kilobyte each."""
@@ -28,16 +29,19 @@ BY_STEP_ROWS: Final = 5_000
 BY_STEP_FROM: Final = 20_000
 """Of fewer rows in all, one step is read from the file by tensor as fast."""
 
+IN_ORDER: Final = {"steps": STEPS_SCHEMA, "amax": AMAX_SCHEMA, "outcomes": OUTCOMES_SCHEMA}
+"""Tables whose rows stay in the order that they were written in."""
+
 _BETWEEN: Final = "\0"
 
 Item = TypeVar("Item")
 
 
 def compact(path: Path) -> None:
-    """Put a run's parts together: steps in one file, exponents with one row group a tensor.
+    """Put a run's parts together: each table in one file, exponents with one row group a tensor.
 
-    Both files stand at the end, empty where nothing was recorded; a long run has its exponents by step
-    in a third (`schema.BY_STEP`). The parts are removed only when the whole file stands in their place;
+    Each file stands at the end, empty where nothing was recorded; a long run has its exponents by step
+    in one more (`schema.BY_STEP`). The parts are removed only when the whole file stands in their place;
     a whole file that is there already is complete, and parts beside it are leftovers of a removal that
     was cut short.
 
@@ -45,14 +49,17 @@ def compact(path: Path) -> None:
         OSError: A part's page is corrupt, or the disk is full; the parts stay as they are.
         pyarrow.ArrowException: A part is torn; the parts stay as they are.
     """
-    steps = sorted(path.glob("steps-*.parquet"))
-    if not (path / "steps.parquet").exists():
-        tables = [_verified(part, STEPS_SCHEMA) for part in steps]
-        write_parquet(path / "steps.parquet", pa.concat_tables([STEPS_SCHEMA.empty_table(), *tables]))
+    done = []
+    for name, schema in IN_ORDER.items():
+        parts = sorted(path.glob(f"{name}-*.parquet"))
+        if not (path / f"{name}.parquet").exists():
+            tables = [schema.empty_table(), *(_verified(part, schema) for part in parts)]
+            write_parquet(path / f"{name}.parquet", pa.concat_tables(tables).unify_dictionaries())
+        done += parts
     parts = sorted(path.glob("exponents-*.parquet"))
     if not (path / "exponents.parquet").exists():
         _write_exponents(path, parts)
-    for part in [*steps, *parts]:
+    for part in [*done, *parts]:
         part.unlink()
 
 

@@ -19,7 +19,7 @@ PARQUET: Final[dict[str, Any]] = {
     "compression_level": 3,
     "write_page_checksum": True,
     # Counts are nearly all zeros: a dictionary of them costs more time than it saves room.
-    "use_dictionary": ["tensor", "kind"],
+    "use_dictionary": ["tensor", "kind", "dtype"],
     "write_statistics": ["step"],
 }
 """How every Parquet file of ours is written."""

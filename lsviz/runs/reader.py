@@ -27,6 +27,7 @@ from lsviz.runs.schema import (
     RunRecord,
     RunStatus,
 )
+from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
 
 MAX_JSON_BYTES: Final = 1_000_000
 MAX_PICTURE_BYTES: Final = 1_000_000
@@ -132,6 +133,22 @@ class Run:
         if table is None:
             table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
         frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+    def amax(self) -> pd.DataFrame:
+        """Return the largest magnitude of every gradient at every step so far.
+
+        Returns:
+            Columns step, tensor, kind, dtype (these three categorical), reference, loss_scale, amax (scaled),
+            inf and nan; a step's rows in backward order. Empty of runs that recorded no gradients, or were
+            are older than this table.
+        """
+        frame: pd.DataFrame = self._table("amax", AMAX_SCHEMA).unify_dictionaries().to_pandas()
+        return frame
+
+    def outcomes(self) -> pd.DataFrame:
+        """Return what each try of each step told the policy so far (columns: see `OutcomeRow`)."""
+        frame: pd.DataFrame = self._table("outcomes", OUTCOMES_SCHEMA).to_pandas()
         return frame
 
     def recorded_steps(self) -> list[int]:

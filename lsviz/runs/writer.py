@@ -7,7 +7,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -30,11 +30,20 @@ from lsviz.runs.schema import (
     exponents_table,
     steps_table,
 )
+from lsviz.runs.series import AmaxRows, OutcomeRow, amax_table, outcomes_table
 
 FLUSH_SECONDS: Final = 0.5
 """A live chart needs no more than two new parts a second."""
 MAX_FLUSH_SECONDS: Final = 10.0
 MAX_ROWS: Final = 20_000
+
+_TABLES: Final[dict[str, Callable[[Any], pa.Table]]] = {
+    "exponents": exponents_table,
+    "amax": amax_table,
+    "outcomes": outcomes_table,
+    "steps": steps_table,
+}
+"""The steps last: who sees a step finds the rest of it."""
 
 PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
@@ -92,8 +101,7 @@ class RunWriter:
         self.path = path
         self._open_ended = open_ended
         self.record = RunRecord.model_validate_json((path / "run.json").read_text(encoding="utf-8"))
-        self._steps: list[StepRow] = []
-        self._exponents: list[ExponentRow] = []
+        self._waiting: dict[str, list[Any]] = {name: [] for name in _TABLES}
         self._last: StepRow | None = None
         self._metric: float | None = None
         self._skipped = 0
@@ -132,16 +140,26 @@ class RunWriter:
         """Replace the config in run.json: of a recorded loop it shows only as it runs."""
         self._rewrite(config=config)
 
-    def append(self, step: StepRow, exponents: Sequence[ExponentRow]) -> None:
+    def append(
+        self,
+        step: StepRow,
+        exponents: Sequence[ExponentRow],
+        *,
+        amax: Sequence[AmaxRows] = (),
+        outcomes: Sequence[OutcomeRow] = (),
+    ) -> None:
         """Take one step's rows; they reach the disk within a moment."""
-        self._steps.append(step)
-        self._exponents.extend(exponents)
+        waiting = self._waiting
+        waiting["steps"].append(step)
+        waiting["exponents"].extend(exponents)
+        waiting["amax"].extend(amax)
+        waiting["outcomes"].extend(outcomes)
         self._last = step
         if step.metric is not None:
             self._metric = step.metric
         self._skipped += step.skipped
         waited = time.monotonic() - self._flushed_at
-        if waited >= self._interval or len(self._exponents) >= MAX_ROWS:
+        if waited >= self._interval or len(waiting["exponents"]) >= MAX_ROWS:
             self.flush()
 
     def draw(self, name: str, pixels: npt.NDArray[np.uint8]) -> None:
@@ -154,12 +172,11 @@ class RunWriter:
 
     def flush(self) -> None:
         """Write what was taken since the last time as new parts, then the status."""
-        if self._exponents:
-            write_parquet(self._part("exponents"), exponents_table(self._exponents))
-        if self._steps:
-            write_parquet(self._part("steps"), steps_table(self._steps))
-            self._parts += 1
-        self._steps, self._exponents = [], []
+        for name, table in _TABLES.items():
+            if rows := self._waiting[name]:
+                write_parquet(self._part(name), table(rows))
+        self._parts += bool(self._waiting["steps"])
+        self._waiting = {name: [] for name in _TABLES}
         self._write_status("running")
         # Parts get rarer as the run gets longer, so that their number stays small.
         self._interval = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS * (1 + self._parts / 20))

@@ -126,6 +126,37 @@ def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHis
     return [found[i] for i in range(len(tallies))]
 
 
+def extremes(
+    tallies: Sequence[Tally | ExponentHistogram],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return each one's largest finite magnitude, infinities and NaN, fetched from its device in one go.
+
+    Far cheaper than `histograms`, for those who ask no more.
+    """
+    amax, inf, nan = (
+        np.zeros(len(tallies)),
+        np.zeros(len(tallies), np.int64),
+        np.zeros(len(tallies), np.int64),
+    )
+    places = [i for i, item in enumerate(tallies) if isinstance(item, Tally)]
+    here = _fetched([item for item in tallies if isinstance(item, Tally)])
+    if here:
+        amax[places] = _values([int(one.largest) for one in here])
+        inf[places] = [int(one.inf) for one in here]
+        nan[places] = [_without_exponent(np.asarray(one.table)) for one in here]
+        nan[places] -= inf[places]
+    for i, item in enumerate(tallies):
+        if isinstance(item, ExponentHistogram):
+            amax[i], inf[i], nan[i] = item.amax, item.inf, item.nan
+    return amax, inf, nan
+
+
+def _without_exponent(table: npt.NDArray[Any]) -> int:
+    """Return how many values are Inf or NaN."""
+    last = table[:, table.shape[1] // _FIELDS * _NO_EXPONENT :]
+    return int(last.sum()) if last.size > 1 else int(last.item())
+
+
 @cache
 def compiled_counter() -> Counter | None:
     """Return what counts by compiled loops; None where they can't be had, or are not wanted.

@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lsviz.errors import UserError
 from lsviz.policies import Layerwise, inverse_scale
+from lsviz.runs.series import LayerOutcome
 from lsviz.training.tensors import tensors_in
 
 _TAG: Final = "_lsviz_layer"
@@ -42,6 +43,9 @@ class LayerScaling:
 
     Use: ``with scaling.forward(policy): loss = ...``, then backward from loss x `scale_at` the loss, then
     `outcomes`, then `unscale`.
+
+    Attributes:
+        loss_layer: The layer whose S the loss was last multiplied by; None where any scale would do.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -55,6 +59,7 @@ class LayerScaling:
                 self._owners.setdefault(parameter, name)  # a shared one belongs to the first
         self._names = {name: owner for name, p in model.named_parameters() if (owner := self._owners.get(p))}
         self._scales: dict[str, float] = {}
+        self.loss_layer: str | None = None
         self._inside: list[str] = []
         self._crossings: list[tuple[str, str, Tensor]] = []
 
@@ -81,6 +86,15 @@ class LayerScaling:
             UntrackedTensorError: It has no tag.
         """
         return self._scales.get(self._tag_of(tensor), 1.0)
+
+    def scale_of_loss(self, loss: Tensor) -> float:
+        """Return the S that the loss is to be multiplied by, and remember whose it is."""
+        self.loss_layer = tag if (tag := self._tag_of(loss)) in self._scales else None
+        return self.scale_at(loss)
+
+    def told(self, outcomes: Mapping[str, bool]) -> tuple[LayerOutcome, ...]:
+        """Return each layer's scale beside what `outcomes` has of it."""
+        return tuple(LayerOutcome(name, scale, outcomes.get(name)) for name, scale in self._scales.items())
 
     @property
     def weight_scales(self) -> Mapping[str, float]:

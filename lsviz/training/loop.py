@@ -14,6 +14,7 @@ from torch import nn
 
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow, StepRow
+from lsviz.runs.series import AmaxRows, OutcomeRow
 from lsviz.training.engine import Engine
 from lsviz.training.step import TrainingStep, due
 from lsviz.training.tasks.base import Drawing, Task
@@ -29,11 +30,15 @@ class StepResult:
     Attributes:
         step: Its row.
         exponents: What was recorded.
+        amax: The largest magnitudes of its gradients.
+        outcomes: What each of its tries told the policy.
         picture: What the model draws, where the metric was measured and the task is one to be seen.
     """
 
     step: StepRow
     exponents: list[ExponentRow]
+    amax: list[AmaxRows]
+    outcomes: list[OutcomeRow]
     picture: npt.NDArray[np.uint8] | None = None
 
 
@@ -85,6 +90,8 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
                     ms_recording=recording_s * 1e3,
                 ),
                 recorded,
+                done.amax,
+                done.outcomes,
                 picture,
             )
             if stopped is not None:

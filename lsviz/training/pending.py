@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from lsviz.runs.schema import ExponentRow, StepRow
-from lsviz.training.recorder import CountedTensor
+from lsviz.runs.series import OutcomeRow
+from lsviz.training.counted import CountedTensor
 
 
 @dataclass(slots=True)
@@ -66,6 +68,23 @@ class PendingStep:
             grad_norm=None if self.norm is None else float(self.norm) / scale,
             ms=self.ms,
             ms_recording=self.ms_recording,
+        )
+
+    def outcome(self, row: StepRow, counted: Sequence[ExponentRow]) -> OutcomeRow:
+        """Return what the step told whatever chooses S, by its own row and its exponent rows.
+
+        Whether the batch is finite at a smaller S nobody tried; a forward pass that is not is no matter of S.
+        """
+        weights = [row.histogram for row in counted if row.kind == "weight_grad"]
+        whole = all(h.inf == 0 and h.nan == 0 for h in weights)
+        largest = max((h.amax for h in weights), default=0.0) / row.loss_scale if whole else math.inf
+        hopeless = row.skipped and row.loss is not None and not math.isfinite(row.loss)
+        return OutcomeRow(
+            step=row.step,
+            loss_scale=row.loss_scale,
+            finite=row.finite,
+            amax=largest if self.knows_weights else None,
+            curable=False if hopeless else None,
         )
 
     def _was_skipped(self, finite: bool | None, skips: bool) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from lsviz.exponents import ExponentHistogram
-from lsviz.runs.schema import ExponentRow, Kind
-from lsviz.training.counting import Tally, histograms, settled, tally_later
+from lsviz.runs.schema import ExponentRow
+from lsviz.training.counted import CountedStep, CountedTensor, exponent_rows
+from lsviz.training.counting import settled, tally_later
 from lsviz.training.tensors import tensors_in
 
 _NOTE: Final = "_lsviz_note"
+
+_DTYPE_NAMES: Final = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 _ScaleAt = Callable[[Tensor], float]
 _Guard = Callable[[Callable[[], None]], None]
@@ -37,74 +39,11 @@ class _Note:
     names: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class CountedTensor:
-    """One tensor of one step, counted and perhaps still on its device.
-
-    Attributes:
-        tensor: Its name.
-        kind: Activation or weight.
-        loss_scale: S of its gradient; None where all gradients of the step have the same.
-        counts: Tallies that add up, each with the binades by which it is to be moved first.
-    """
-
-    tensor: str
-    kind: Kind
-    loss_scale: float | None
-    counts: tuple[tuple[Tally | ExponentHistogram, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CountedStep:
-    """What was counted at one step.
-
-    Attributes:
-        step: Its number.
-        loss_scale: S.
-        reference: Whether this was the FP32 pass.
-        tensors: Activations in the order of modules, then weights.
-    """
-
-    step: int
-    loss_scale: float
-    reference: bool
-    tensors: tuple[CountedTensor, ...]
-
-
-def exponent_rows(steps: Sequence[CountedStep]) -> list[list[ExponentRow]]:
-    """Return each step's rows; whatever lies on a device is fetched in one go."""
-    parts = [part for step in steps for tensor in step.tensors for part, _ in tensor.counts]
-    unique = list({id(part): part for part in parts}.values())  # names that share a tensor share its tally
-    known = dict(zip(map(id, unique), histograms(unique), strict=True))
-
-    def merged(tensor: CountedTensor) -> ExponentHistogram:
-        moved = [known[id(part)].shift(k) if k else known[id(part)] for part, k in tensor.counts]
-        first, *rest = moved
-        for other in rest:
-            first = first.merge(other)
-        return first
-
-    return [
-        [
-            ExponentRow(
-                step.step,
-                tensor.tensor,
-                tensor.kind,
-                step.reference,
-                step.loss_scale if tensor.loss_scale is None else tensor.loss_scale,
-                merged(tensor),
-            )
-            for tensor in step.tensors
-        ]
-        for step in steps
-    ]
-
-
 class GradientRecorder:
     """Counts the gradients of one model's backward passes. It never changes a value.
 
-    Use: ``with recorder.recording(): forward and backward``, then `rows`. Or `start`, any number of
-    passes, `stop`, `activations` and `weights`.
+    Use: ``with recorder.recording(): forward and backward``, then `counted` or `rows`. Or `start`, any
+    number of passes, `stop`, `activations` and `weights`.
 
     Args:
         model: Whose modules and parameters are watched.
@@ -124,7 +63,8 @@ class GradientRecorder:
     ) -> None:
         self._modules = dict(model.named_modules()) if watched is None else dict(watched)
         self._parameters = dict(model.named_parameters()) if parameters is None else dict(parameters)
-        self._activations: dict[str, list[tuple[Any, int]]] = {}
+        self._activations: dict[str, list[tuple[Any, int]]] = {}  # in backward order
+        self._dtypes: dict[str, str] = {}
         self._scales: dict[str, float] = {}
         self._rounding: bool | Callable[[Tensor], bool] = False
         self._handles: list[RemovableHandle] = []
@@ -153,6 +93,7 @@ class GradientRecorder:
             guard: Calls what the hooks do; for those who must not fail.
         """
         self._activations = {}
+        self._dtypes = {}
         self._scales = {}
         self._rounding = rounding
         self.seconds = 0.0
@@ -186,14 +127,14 @@ class GradientRecorder:
         finally:
             self.stop()
 
-    def rows(
+    def counted(
         self,
         step: int,
         loss_scale: float,
         *,
         reference: bool = False,
         weight_scales: Mapping[str, float] | None = None,
-    ) -> list[ExponentRow]:
+    ) -> CountedStep:
         """Return what was counted, activations in the order of modules, then each weight's ``.grad``.
 
         Args:
@@ -202,15 +143,23 @@ class GradientRecorder:
             reference: Whether this was the FP32 pass.
             weight_scales: Parameter -> S of its gradient.
         """
-        counted = CountedStep(step, loss_scale, reference, (*self.activations(), *self.weights()))
-        started = time.perf_counter()
+        tensors = (*self.activations(), *self.weights())
         if weight_scales is not None:
             scales = {**self._scales, **weight_scales}
-            tensors = tuple(replace(t, loss_scale=scales.get(t.tensor)) for t in counted.tensors)
-            counted = replace(counted, tensors=tensors)
-        (rows,) = exponent_rows([counted])
-        self.seconds += time.perf_counter() - started
-        return rows
+            tensors = tuple(replace(t, loss_scale=scales.get(t.tensor)) for t in tensors)
+        return CountedStep(step, loss_scale, reference, tensors)
+
+    def rows(
+        self,
+        step: int,
+        loss_scale: float,
+        *,
+        reference: bool = False,
+        weight_scales: Mapping[str, float] | None = None,
+    ) -> list[ExponentRow]:
+        """Return the exponent rows of `counted`."""
+        counted = self.counted(step, loss_scale, reference=reference, weight_scales=weight_scales)
+        return exponent_rows([counted])[0]
 
     def settle(self) -> None:
         """Wait until all gradients seen so far are counted, so that whoever has them may change them."""
@@ -222,10 +171,18 @@ class GradientRecorder:
     def activations(self) -> list[CountedTensor]:
         """Return what was counted at the modules' outputs since `start`, in the order of modules."""
         self.settle()
+        places = {name: place for place, name in enumerate(self._activations)}
         return [
-            CountedTensor(name, "activation_grad", None, tuple(self._activations[name]))
+            CountedTensor(
+                name,
+                "activation_grad",
+                None,
+                tuple(self._activations[name]),
+                self._dtypes[name],
+                places[name],
+            )
             for name in self._modules
-            if name in self._activations
+            if name in places
         ]
 
     def weights(self) -> list[CountedTensor]:
@@ -236,12 +193,35 @@ class GradientRecorder:
             if parameter.grad is not None
         }
         begun = time.perf_counter()
+        places = self._places_of_weights()
         counted = [
-            CountedTensor(name, "weight_grad", None, ((settled(tally), 0),))
+            CountedTensor(
+                name,
+                "weight_grad",
+                None,
+                ((settled(tally), 0),),
+                _dtype_name(self._parameters[name].grad),
+                places[name],
+            )
             for name, tally in started.items()
         ]
         self.seconds += time.perf_counter() - begun
         return counted
+
+    def _places_of_weights(self) -> dict[str, float]:
+        """Return each weight's place in backward order: just after the output that it helped to make.
+
+        One whose module's output was not seen comes after all those, the last defined first.
+        """
+        outputs = {name: place for place, name in enumerate(self._activations)}
+        places = {}
+        for number, name in enumerate(self._parameters):
+            owner = name.rpartition(".")[0]
+            while owner not in outputs and owner:
+                owner = owner.rpartition(".")[0]
+            unseen = len(outputs) + len(self._parameters) - number
+            places[name] = outputs[owner] + 0.5 if owner in outputs else unseen
+        return places
 
     def _watch(self, name: str, output: Any) -> None:
         """Put a hook on every tensor of an output that will have a gradient."""
@@ -293,11 +273,16 @@ class GradientRecorder:
             for name in names:
                 first = self._scales.setdefault(name, scale)
                 binades = 0 if first == scale else round(math.log2(first / scale))
+                self._dtypes.setdefault(name, _dtype_name(gradient))
                 self._activations.setdefault(name, []).append((counted, binades))
 
         if guard is None:
             return count
         return lambda gradient: guard(lambda: count(gradient))
+
+
+def _dtype_name(tensor: Tensor | None) -> str:
+    return "" if tensor is None else _DTYPE_NAMES.get(tensor.dtype) or str(tensor.dtype)[len("torch.") :]
 
 
 class _AfterForward:

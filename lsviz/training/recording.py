@@ -19,10 +19,11 @@ from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import State
 from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
 from lsviz.training.counting import stored
 from lsviz.training.engine import Engine, library_versions
 from lsviz.training.pending import PendingStep
-from lsviz.training.recorder import CountedStep, CountedTensor, GradientRecorder, exponent_rows
+from lsviz.training.recorder import GradientRecorder
 from lsviz.training.scalers import ScaleReader
 from lsviz.training.watching import unwrapped, watched_modules, watched_parameters
 
@@ -348,8 +349,11 @@ class Recording:
         config, precision = writer.record.config, self._precision()
         if precision != config.precision:
             writer.reconfigure(config.model_copy(update={"precision": precision}))
-        for step, scale, rows in zip(pending, scales, exponent_rows(counted), strict=True):
-            writer.append(step.row(scale, rows, skips=self._scaling.skips), rows)
+        made = exponent_rows(counted)
+        for step, scale, here, rows in zip(pending, scales, counted, made, strict=True):
+            row = step.row(scale, rows, skips=self._scaling.skips)
+            amax = [amax_rows(here, rows)] if rows else []
+            writer.append(row, rows, amax=amax, outcomes=[step.outcome(row, rows)])
         writer.flush()
         self._flushed_at = time.monotonic()
         self._interval = min(MAX_FLUSH_SECONDS, self._interval * 1.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -9,20 +11,25 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lsviz.policies import Layerwise, Outcome, Policy, PolicyStoppedError
+from lsviz.policies import (
+    MAX_RETRIES,
+    Layerwise,
+    NoScaling,
+    Outcome,
+    Policy,
+    PolicyStoppedError,
+    can_fall,
+)
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow
+from lsviz.runs.series import AmaxRows, OutcomeRow
+from lsviz.training.counted import CountedStep, amax_rows, exponent_rows
 from lsviz.training.engine import Engine
 from lsviz.training.layerscale import LayerScaling
 from lsviz.training.optimizers import build_optimizers
 from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
 from lsviz.training.tasks.base import Batch, Task
 from lsviz.training.update import UpdateResult, UpdateRule, WeightUpdate
-
-MAX_RETRIES: Final = 300
-"""After so many tries a batch is given up; halving S takes 252 from its highest to its lowest."""
-FORESIGHT: Final = 64
-"""How many further overflows are tried out to learn whether a policy would still reduce S."""
 
 _WEIGHTS: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -37,6 +44,8 @@ class StepDone:
         update: The last try's result.
         finite_at_first: Whether the first try's gradients were finite.
         exponents: What was recorded at the last try.
+        amax: Largest magnitudes at the last try, and of a skipped step those that FP32 has.
+        outcomes: What each try told the policy.
         recording_s: Seconds that recording took, all tries together.
     """
 
@@ -45,6 +54,8 @@ class StepDone:
     update: UpdateResult
     finite_at_first: bool
     exponents: list[ExponentRow]
+    amax: list[AmaxRows]
+    outcomes: list[OutcomeRow]
     recording_s: float
 
 
@@ -57,6 +68,7 @@ class TrainingStep:
         self._update = WeightUpdate(model, optimizers, _update_rule(config))
         self._recorder = GradientRecorder(model)
         self._layers = LayerScaling(model) if config.initial_policy.per_layer else None
+        self._records = config.record_every > 0
 
     @property
     def lr(self) -> float:
@@ -68,54 +80,100 @@ class TrainingStep:
     ) -> tuple[StepDone, Policy, PolicyStoppedError | None]:
         """Try a batch, and again with ``on_overflow=retry``; tell whether the policy gave up."""
         retries = MAX_RETRIES if self._config.on_overflow == "retry" else 0
-        before = Snapshot(self._model) if retries else None
+        before = Snapshot(self._model) if retries or self._records else None
         done, outcome = self._once(batch, step, policy)
-        finite_at_first, recording_s = done.update.finite, done.recording_s
+        finite_at_first, recording_s, outcomes = done.update.finite, done.recording_s, [*done.outcomes]
+        stopped: PolicyStoppedError | None = None
         while True:
             try:
                 after = policy.update(outcome)
             except PolicyStoppedError as error:
-                return done, policy, error
-            if done.update.finite or before is None or not retries or not _can_fall(policy, after):
-                return done, after, None
+                after, stopped = policy, error
+            if stopped or done.update.finite or before is None or not retries or not can_fall(policy, after):
+                break
             policy = after
             retries -= 1
             before.restore()
             done, outcome = self._once(batch, step, policy)
             recording_s += done.recording_s
-            done = replace(done, finite_at_first=finite_at_first, recording_s=recording_s)
+            outcomes += done.outcomes
+        if not done.update.finite and before is not None and self._records:
+            started = time.perf_counter()
+            curable, reference = self._examine(batch, step, done, before)
+            outcomes[-1] = replace(outcomes[-1], curable=curable)
+            done.amax.extend(reference)
+            recording_s += time.perf_counter() - started
+        done = replace(done, finite_at_first=finite_at_first, recording_s=recording_s, outcomes=outcomes)
+        return done, after, stopped
 
     def reference_rows(self, batch: Batch, step: int) -> list[ExponentRow]:
         """Gradients of the same weights and batch in FP32 with S = 1, leaving the training as it was."""
+        return exponent_rows([self._reference(batch, step, rounding=True)])[0]
+
+    def _reference(self, batch: Batch, step: int, *, rounding: bool) -> CountedStep:
         with untouched(self._model):
-            with self._recorder.recording(rounding=True):
+            with self._recorder.recording(rounding=rounding):
                 loss = self._task.loss(self._model, batch)
                 (loss * self._config.loss_weight).backward()  # type: ignore[no-untyped-call]
-            return self._recorder.rows(step, 1.0, reference=True)
+            return self._recorder.counted(step, 1.0, reference=True)
+
+    def _examine(
+        self, batch: Batch, step: int, done: StepDone, before: Snapshot
+    ) -> tuple[bool, list[AmaxRows]]:
+        """Tell whether a batch that overflowed is finite at S = 1, and how large it is in FP32."""
+        if not math.isfinite(done.loss):
+            return False, []  # the forward pass knows nothing of S
+        after = Snapshot(self._model)
+        curable = done.loss_scale != 1.0
+        if curable:
+            with untouched(self._model):
+                before.restore()
+                self._backward(batch, NoScaling())
+                curable = all(
+                    bool(torch.isfinite(p.grad).all()) for p in self._model.parameters() if p.grad is not None
+                )
+        before.restore()
+        reference = amax_rows(self._reference(batch, step, rounding=False))
+        after.restore()
+        return curable, [reference]
 
     def _once(self, batch: Batch, step: int, policy: Policy) -> tuple[StepDone, Outcome]:
         for parameter in self._model.parameters():
             parameter.grad = None
         exponents: list[ExponentRow] = []
+        amax: list[AmaxRows] = []
         seconds = 0.0
         layers = self._layers
         with ExitStack() as during:
-            recording = due(step, self._config.record_every)
-            if recording:
+            if self._records:
                 scale_at = layers.scale_at if layers else None
                 during.enter_context(self._recorder.recording(scale_at=scale_at))
             loss, loss_scale = self._backward(batch, policy)
-        if recording:
+        if self._records:
             weights = layers.weight_scales if layers else None
-            exponents = self._recorder.rows(step, loss_scale, weight_scales=weights)
-            seconds = self._recorder.seconds
+            counted = self._recorder.counted(step, loss_scale, weight_scales=weights)
+            started = time.perf_counter()
+            due_now = due(step, self._config.record_every)
+            exponents = exponent_rows([counted])[0] if due_now else []
+            amax = [amax_rows(counted, exponents if due_now else None)]
+            seconds = self._recorder.seconds + time.perf_counter() - started
         by_layer = None
         if layers:
             by_layer = layers.outcomes()
             layers.unscale()
         update = self._update.apply(1.0 if layers else loss_scale, policy)
         outcome = Outcome(update.finite, update.amax, update.large_share, by_layer)
-        return StepDone(loss, loss_scale, update, update.finite, exponents, seconds), outcome
+        told = OutcomeRow(
+            step=step,
+            loss_scale=loss_scale,
+            finite=outcome.finite,
+            amax=outcome.amax,
+            large_value=policy.large_value,
+            large_share=outcome.large_share,
+            layers=layers.told(by_layer) if layers and by_layer is not None else None,
+            loss_layer=layers.loss_layer if layers else None,
+        )
+        return StepDone(loss, loss_scale, update, update.finite, exponents, amax, [told], seconds), outcome
 
     def _backward(self, batch: Batch, policy: Policy) -> tuple[float, float]:
         """Forward under autocast, backward from loss x S; return the unscaled loss and S."""
@@ -123,7 +181,7 @@ class TrainingStep:
         if self._layers is not None and isinstance(policy, Layerwise):
             with self._layers.forward(policy), self._engine.autocast():
                 loss = self._task.loss(self._model, batch)
-            loss_scale = self._layers.scale_at(loss)
+            loss_scale = self._layers.scale_of_loss(loss)
         else:
             with self._engine.autocast():
                 loss = self._task.loss(self._model, batch)
@@ -146,16 +204,3 @@ def _update_rule(config: RunConfig) -> UpdateRule:
 def due(step: int, every: int) -> bool:
     """Return whether something that happens every N steps happens at this one; never for 0."""
     return every > 0 and step % every == 0
-
-
-def _can_fall(policy: Policy, after: Policy) -> bool:
-    """Whether an overflow has changed S, or further ones would: hysteresis lets some pass first."""
-    start = policy.loss_scale
-    for _ in range(FORESIGHT):
-        if after.loss_scale != start:
-            return True
-        try:
-            after = after.update(Outcome(finite=False))
-        except PolicyStoppedError:
-            return False
-    return False

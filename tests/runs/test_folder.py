@@ -87,7 +87,9 @@ def test_live_parts_and_the_whole_read_the_same(tmp_path: Path) -> None:
     assert len(list(writer.path.glob("*-0*.parquet"))) == 12
     writer.end("finished")
     assert sorted(p.name for p in writer.path.iterdir()) == [
+        "amax.parquet",
         "exponents.parquet",
+        "outcomes.parquet",
         "run.json",
         "status.json",
         "steps.parquet",
