@@ -85,6 +85,16 @@ class Uncensored:
             past={f.name: _matrix(chosen[f"past_{f.name}"]) for f in ROUNDING_FORMATS},
         )
 
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> Uncensored:
+        """Return some of the rows.
+
+        Args:
+            chosen: Which, shape (rows,).
+        """
+        past = {name: rows[chosen] for name, rows in self.past.items()}
+        keys = self.keys[chosen].reset_index(drop=True)
+        return Uncensored(keys, self.counts[chosen], self.ones[chosen], past)
+
     def pooled(self) -> Uncensored:
         """Return each tensor's values of all steps together, under its first step."""
         groups = self.keys.groupby(["tensor", "kind", "loss_scale"], sort=False)
@@ -124,7 +134,7 @@ def whatif_frame(rows: Uncensored, scales: Sequence[float], fmt: FloatFormat) ->
     if fmt.name not in rows.past:
         names = ", ".join(rows.past)
         raise WhatIfError(f"what-if can't be told for {fmt.name}; choose one of: {names}")
-    return pd.concat([_at_scale(rows, check_scale(scale), fmt) for scale in scales], ignore_index=True)
+    return pd.concat([shares_at_frame(rows, check_scale(scale), fmt) for scale in scales], ignore_index=True)
 
 
 def check_scale(scale: float) -> float:
@@ -155,7 +165,9 @@ def predicted_frame(rows: Uncensored, flushed: pd.DataFrame, fmt: FloatFormat) -
     for scale in flushed["loss_scale"].unique():
         wanted = flushed[flushed["loss_scale"] == scale][[*keys, "loss_scale", "flushed"]]
         if MIN_SCALE <= scale <= MAX_SCALE:
-            told.append(wanted.merge(_at_scale(rows, float(scale), fmt), on=keys, suffixes=("_actual", "")))
+            told.append(
+                wanted.merge(shares_at_frame(rows, float(scale), fmt), on=keys, suffixes=("_actual", ""))
+            )
     columns = [*keys, "loss_scale", "predicted", "actual", "gap"]
     if not told:
         return pd.DataFrame({name: [] for name in columns})
@@ -168,8 +180,17 @@ def predicted_frame(rows: Uncensored, flushed: pd.DataFrame, fmt: FloatFormat) -
     return found
 
 
-def _at_scale(rows: Uncensored, scale: float, fmt: FloatFormat) -> pd.DataFrame:
-    ratio = scale / rows.keys["loss_scale"].to_numpy(np.float64)
+def shares_at_frame(
+    rows: Uncensored, scales: float | npt.NDArray[np.float64], fmt: FloatFormat
+) -> pd.DataFrame:
+    """Return `whatif_frame` with an S for each row.
+
+    Args:
+        rows: As `Uncensored.of` returns them.
+        scales: S of each row, shape (rows,), or one for all; from 2^-10 to 2^40.
+        fmt: FP16, BF16, E4M3 or E5M2.
+    """
+    ratio = scales / rows.keys["loss_scale"].to_numpy(np.float64)
     significand, exponent = np.frexp(ratio)
     below = exponent.astype(np.int64) - 1
     whole = significand == 0.5
@@ -179,7 +200,7 @@ def _at_scale(rows: Uncensored, scale: float, fmt: FloatFormat) -> pd.DataFrame:
     numel = rows.keys["numel"].to_numpy(np.float64)
     whole_of = np.where(numel > 0, numel, 1)
     frame = rows.keys[["tensor", "kind", "step"]].copy()
-    frame["scale"] = float(scale)
+    frame["scale"] = scales
     for name in SHARES:
         frame[name] = (low[name] * (1 - way) + high[name] * way) / whole_of
     frame["structural_zero"] = rows.keys["zero"].to_numpy(np.float64) / whole_of

@@ -1,0 +1,323 @@
+"""Replay: any policy over what a run recorded of its gradients, without training.
+
+While the policy's skips are those of the recorded run, the weights are too (up to what another S flushes),
+and so are the gradients that it is shown: the replay is exact. From the first step on that it skips and the
+run did not, or the other way round, training would have gone another way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsviz.analysis.series import GradientSeries, Tried
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Uncensored, shares_at_frame
+from lsviz.formats import FloatFormat
+from lsviz.policies import (
+    MAX_RETRIES,
+    Layerwise,
+    Outcome,
+    Policy,
+    PolicyStoppedError,
+    can_fall,
+    inverse_scale,
+)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a policy would have done.
+
+    Attributes:
+        steps: Numbers of the steps that it came to.
+        scales: S in force during each, that the loss is multiplied by.
+        skipped: The steps that it skips.
+        exact_until: The first step from which it is a guess; one past the last step where it is none.
+        reason: Why it is a guess from there on; empty where it is not.
+        raised_at: The step at which the policy gave up; None if it never did.
+        stop: What its error says.
+        layer_scales: Layer -> its S during each step, of a policy that has one for each.
+    """
+
+    steps: list[int]
+    scales: list[float]
+    skipped: list[int]
+    exact_until: int
+    reason: str = ""
+    raised_at: int | None = None
+    stop: str = ""
+    layer_scales: list[Mapping[str, float]] | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row a step: step, loss_scale, skipped, exact."""
+        steps = np.array(self.steps, np.int64)
+        skipped = np.isin(steps, np.array(self.skipped, np.int64))
+        return pd.DataFrame(
+            {
+                "step": steps,
+                "loss_scale": self.scales,
+                "skipped": skipped,
+                "exact": steps < self.exact_until,
+            }
+        )
+
+
+def replay(policy: Policy, series: GradientSeries) -> Replay:
+    """Run a policy over a recorded run.
+
+    Where its S is that of the run, it is told what the run told its own policy. Where it is another, a step
+    overflows if S times the largest value that the format limits rounds past its end. What is not seen
+    (inside attention, say) can overflow all the same.
+
+    Args:
+        policy: Before its first step.
+        series: `lsviz.analysis.series.gradient_series`.
+    """
+    facts = _Facts(series)
+    scales: list[float] = []
+    skipped: list[int] = []
+    by_layer: list[Mapping[str, float]] = []
+    exact_until, reason = 0, ""
+    raised_at, stop = None, ""
+    for i, step in enumerate(series.steps.tolist()):
+        done = _take(policy, facts, i)
+        if done is None:
+            raised_at, stop = step, f"S fell to {policy.loss_scale:g}, which can't be undone"
+            break
+        scales.append(facts.scale_of_loss(done.policy))
+        if isinstance(done.policy, Layerwise):
+            by_layer.append({name: done.policy.scale_of(name) for name in series.layers})
+        if not done.finite:
+            skipped.append(step)
+        if not reason:
+            reason = done.doubt
+            if done.finite == bool(series.skipped[i]):
+                word = "finishes" if done.finite else "skips"
+                reason = f"it {word} step {step:,}, which the recorded run {_did(done.finite)}"
+            exact_until = step if reason else step + 1
+        if done.stopped:
+            raised_at, stop = step, done.stopped
+            break
+        policy = done.after
+    return Replay(
+        steps=series.steps[: len(scales)].tolist(),
+        scales=scales,
+        skipped=skipped,
+        exact_until=exact_until,
+        reason=reason,
+        raised_at=raised_at,
+        stop=stop,
+        layer_scales=by_layer if policy.per_layer else None,
+    )
+
+
+def _did(finite: bool) -> str:
+    return "skipped" if finite else "did not"
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A step: the policy in force at its last try and after it, whether that was finite, and any doubt."""
+
+    policy: Policy
+    after: Policy
+    finite: bool
+    doubt: str
+    stopped: str
+
+
+def _take(policy: Policy, facts: _Facts, i: int) -> _Done | None:
+    """Take one step, with its tries; None where S can't be undone."""
+    doubt = ""
+    for retries in range(MAX_RETRIES if facts.series.retries else 0, -1, -1):
+        if not policy.per_layer and math.isinf(inverse_scale(policy.loss_scale)):
+            return None
+        outcome, doubtful = facts.outcome(policy, i)
+        doubt = doubt or doubtful
+        try:
+            after = policy.update(outcome)
+        except PolicyStoppedError as error:
+            return _Done(policy, policy, outcome.finite, doubt, str(error))
+        if outcome.finite or not retries or not can_fall(policy, after):
+            break
+        policy = after
+    return _Done(policy, after, outcome.finite, doubt, "")
+
+
+class _Facts:
+    """What a policy is told at each step."""
+
+    def __init__(self, series: GradientSeries) -> None:
+        self.series = series
+        self._guess = _last_known(series.top)
+        self._outputs, self._own = (_filled(table) for table in (series.outputs, series.own))
+
+    def scale_of_loss(self, policy: Policy) -> float:
+        """Return what the loss is multiplied by."""
+        series = self.series
+        if not isinstance(policy, Layerwise):
+            return policy.loss_scale
+        first = series.layers[0] if series.layers else None
+        layer = series.loss_layer if series.loss_layer is not None else first
+        return policy.loss_scale if layer is None else policy.scale_of(layer)
+
+    def outcome(self, policy: Policy, i: int) -> tuple[Outcome, str]:
+        """Return what a policy is told at the i-th step, and why that is a guess, if it is one."""
+        tries = self.series.tries[i]
+        same = next((tried for tried in tries if _same_scale(tried, policy)), None)
+        if isinstance(policy, Layerwise):
+            return self._layers_outcome(policy, i, same)
+        finite, doubt = (same.finite, "") if same is not None else self._finite(policy, i)
+        amax, share = None, None
+        if policy.needs_amax:
+            amax = same.amax if same is not None else None
+            if amax is None:
+                amax = float(self.series.weights[i]) if finite else math.inf
+            if math.isnan(amax):
+                amax, doubt = None, doubt or self._unknown(i)
+        if policy.large_value is not None:
+            told = same is not None and same.large_value == policy.large_value
+            share = same.large_share if same is not None and told else None
+            if share is None:
+                share, doubtful = self._large_share(policy, i, finite=finite)
+                doubt = doubt or doubtful
+        return Outcome(finite, amax, share), doubt
+
+    def _finite(self, policy: Policy, i: int) -> tuple[bool, str]:
+        """Return whether a step would be finite at another S than the run's."""
+        scale, tries = policy.loss_scale, self.series.tries[i]
+        if any(tried.curable is False for tried in tries):
+            return False, ""
+        whole = [tried for tried in tries if tried.scales is None]
+        if any(tried.finite and scale <= tried.loss_scale for tried in whole):
+            return True, ""
+        if any(not tried.finite and scale >= tried.loss_scale for tried in whole):
+            return False, ""
+        top = float(self.series.top[i])
+        doubt = self._unknown(i) if math.isnan(top) else ""
+        return not self.series.format.overflows(scale * (self._guess[i] if doubt else top)), doubt
+
+    def _large_share(self, policy: Policy, i: int, *, finite: bool) -> tuple[float, str]:
+        """Let the step's largest weight gradient stand for all of them, as far as one value counts."""
+        limit = policy.large_value or math.inf
+        largest = float(self.series.weights[i]) * policy.loss_scale
+        if finite and math.isnan(largest):
+            return 0.0, self._unknown(i)
+        if finite and largest < limit:
+            return 0.0, ""
+        threshold = getattr(policy, "threshold", 0.0)
+        certain = 0 < self.series.weight_values * threshold < 1 or not threshold
+        doubt = (
+            "" if certain else f"how many gradients were large at step {self.series.steps[i]:,} is not known"
+        )
+        return 1.0, doubt
+
+    def _layers_outcome(self, policy: Layerwise, i: int, same: Tried | None) -> tuple[Outcome, str]:
+        if same is not None and same.layers is not None:
+            return Outcome(same.finite, layers=same.layers), ""
+        if not self.series.layers:
+            return Outcome(True), "no layer's largest gradients were recorded"
+        finite = self._layers_finite(policy, i)
+        doubt = self._unknown(i) if np.isnan(self.series.own[i]).any() else ""
+        if any(tried.curable is False for tried in self.series.tries[i]):
+            step = self.series.steps[i]
+            doubt = doubt or f"where the Inf or NaN of step {step:,} began is not known layer by layer"
+            finite = {self.series.layers[0]: False}
+        return Outcome(all(finite.values()), layers=finite), doubt
+
+    def _layers_finite(self, policy: Layerwise, i: int) -> dict[str, bool]:
+        """Return which layers stay finite, without those that another's Inf reaches.
+
+        What a layer hands down still has its own S; in the next layer it takes that one's.
+        """
+        overflows, layers = self.series.format.overflows, self.series.layers
+        finite: dict[str, bool] = {}
+        for place, name in enumerate(layers):
+            scale = policy.scale_of(name)
+            handed = self._outputs[i, place + 1] if place + 1 < len(layers) else 0.0
+            hands_inf = bool(overflows(scale * max(self._outputs[i, place], handed)))
+            finite[name] = not (hands_inf or overflows(scale * self._own[i, place]))
+            if hands_inf:
+                break
+        return finite
+
+    def _unknown(self, i: int) -> str:
+        return f"how large the gradients of step {self.series.steps[i]:,} were is not known"
+
+
+def _same_scale(tried: Tried, policy: Policy) -> bool:
+    if isinstance(policy, Layerwise):
+        return tried.scales is not None and all(policy.scale_of(n) == s for n, s in tried.scales.items())
+    return tried.scales is None and tried.loss_scale == policy.loss_scale
+
+
+def _filled(table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> np.ndarray[Any, Any]:
+    """Return a table with what is unknown taken from the step before, 0 where there is none."""
+    found: np.ndarray[Any, Any] = pd.DataFrame(table).ffill().fillna(0.0).to_numpy(np.float64)
+    return found
+
+
+def _last_known(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
+    """Return each value, or the last one before it; 0 where there is none."""
+    found: list[float] = pd.Series(values, dtype=float).ffill().fillna(0.0).tolist()
+    return found
+
+
+def replay_frame(
+    done: Replay, rows: Uncensored | None, fmt: FloatFormat, layers: Sequence[str]
+) -> pd.DataFrame:
+    """Return a row a step, with what a cast of the references would flush at the replay's S.
+
+    Args:
+        done: `replay`.
+        rows: The run's references; None where there are none.
+        fmt: The format cast to.
+        layers: Whose outputs count, as `lsviz.analysis.shares.layer_names` returns them.
+
+    Returns:
+        Columns step, loss_scale, skipped, exact, and flushed (share of the values at the layers' outputs that
+        are not zero) and overflow (share of all); nan at steps without a reference, or with an S out of
+        what-if's range.
+    """
+    frame = done.frame()
+    frame[["flushed", "overflow"]] = math.nan
+    if rows is None:
+        return frame
+    keys = rows.keys
+    place = {step: i for i, step in enumerate(done.steps)}
+    names = set(layers)
+    here = keys["step"].isin(place) & (keys["kind"] == "activation_grad") & keys["tensor"].isin(names)
+    chosen = rows.subset(here.to_numpy())
+    at = chosen.keys["step"].map(place).to_numpy(np.int64)
+    scales = np.array(done.scales, np.float64)[at]
+    if done.layer_scales is not None:
+        tensors = chosen.keys["tensor"].tolist()
+        scales = np.array(
+            [done.layer_scales[i].get(t, s) for i, t, s in zip(at.tolist(), tensors, scales, strict=True)]
+        )
+    inside = (scales >= MIN_SCALE) & (scales <= MAX_SCALE)
+    chosen, scales, at = chosen.subset(inside), scales[inside], at[inside]
+    shares = shares_at_frame(chosen, scales, fmt)
+    numel = chosen.keys["numel"].to_numpy(np.float64)
+    sums = (
+        pd.DataFrame(
+            {
+                "row": at,
+                "numel": numel,
+                "at_risk": numel * (1 - shares["structural_zero"].to_numpy()),
+                "flushed": numel * shares["flushed"].to_numpy(),
+                "overflow": numel * shares["overflow"].to_numpy(),
+            }
+        )
+        .groupby("row")
+        .sum()
+    )
+    whole = sums["at_risk"].where(sums["at_risk"] > 0)
+    frame.loc[sums.index, "flushed"] = (sums["flushed"] / whole).fillna(0.0)
+    frame.loc[sums.index, "overflow"] = sums["overflow"] / sums["numel"]
+    return frame

@@ -1,0 +1,278 @@
+"""What a run tells of every step: how large its gradients were at S = 1, and what became of each try.
+
+Replay and blame read it. Magnitudes are those of the run itself; where a step was skipped, whose own
+gradients are spoilt, those that FP32 had with S = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lsviz.formats import BF16, FP16, FloatFormat
+
+_HALF: Final = {"fp16": "float16", "bf16": "bfloat16"}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One try of a step as it was recorded.
+
+    Attributes:
+        loss_scale: S that the loss was multiplied by.
+        finite: Whether all weight gradients were finite.
+        amax: Largest unscaled weight gradient; None where nobody asked.
+        large_value: Magnitude from which large values were counted; None where nobody asked.
+        large_share: Their share.
+        layers: Layer -> whether it stayed finite, without those that nothing is known of; None where all
+            layers had one S.
+        scales: Layer -> its S, where each had its own.
+        curable: Whether the batch is finite at S = 1; None where it is finite anyway, or nobody looked.
+    """
+
+    loss_scale: float
+    finite: bool
+    amax: float | None
+    large_value: float | None
+    large_share: float | None
+    layers: Mapping[str, bool] | None
+    scales: Mapping[str, float] | None
+    curable: bool | None
+
+
+@dataclass(frozen=True)
+class GradientSeries:
+    """A run's steps in order. Magnitudes are unscaled; nan where nothing tells.
+
+    Attributes:
+        steps: Their numbers.
+        loss_scale: S in force, at the last try.
+        skipped: Whether the update was left out.
+        tries: Of each step, in order.
+        top: Largest value of the tensors that the format limits, shape (steps,).
+        weights: Largest weight gradient, shape (steps,).
+        outputs: Largest gradient at each layer's output, shape (steps, layers); 0 of one that the format
+            does not limit.
+        own: Largest of each layer's weight gradients, likewise.
+        layers: The layers in backward order: modules with weights of their own.
+        loss_layer: Whose S the loss is multiplied by, where each layer has one; None where that is unknown.
+        weight_values: How many weights there are; 0 where nothing tells.
+        format: What gradients are held in, or would be.
+        retries: Whether a batch with Inf or NaN is tried again.
+    """
+
+    steps: npt.NDArray[np.int64]
+    loss_scale: Floats
+    skipped: npt.NDArray[np.bool_]
+    tries: list[list[Tried]]
+    top: Floats
+    weights: Floats
+    outputs: Floats
+    own: Floats
+    layers: list[str]
+    loss_layer: str | None
+    weight_values: int
+    format: FloatFormat = FP16
+    retries: bool = False
+
+
+def gradient_series(
+    steps: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    amax: pd.DataFrame,
+    *,
+    precision: str,
+    retries: bool = False,
+    weight_values: int = 0,
+) -> GradientSeries:
+    """Return a run's series.
+
+    Args:
+        steps: `Run.steps`.
+        outcomes: `Run.outcomes`; of a run without them, steps tell what they can.
+        amax: `Run.amax`.
+        precision: The run's. Of an FP32 run every tensor counts, as if FP16 were to hold it.
+        retries: Whether the run tried batches again.
+        weight_values: How many weights there are.
+    """
+    numbers = steps["step"].to_numpy(np.int64)
+    known = magnitudes_frame(amax, precision)
+    known = known[known["step"].isin(numbers)]
+    layers = [str(name) for name in known["layer"].cat.categories]
+    rows = np.searchsorted(numbers, known["step"].to_numpy(np.int64))
+    values, limited = known["unscaled"].to_numpy(np.float64), known["limited"].to_numpy(bool)
+    weights = (known["kind"] == "weight_grad").to_numpy(bool)
+    owner = known["layer"].cat.codes.to_numpy(np.int64)
+    shape = (len(numbers), len(layers))
+    cell = rows * len(layers) + owner
+
+    def by_layer(chosen: npt.NDArray[np.bool_]) -> Floats:
+        mine = chosen & (owner >= 0)
+        return _largest(cell[mine], np.where(limited[mine], values[mine], 0.0), shape[0] * shape[1]).reshape(
+            shape
+        )
+
+    return GradientSeries(
+        steps=numbers,
+        loss_scale=steps["loss_scale"].to_numpy(np.float64),
+        skipped=steps["skipped"].to_numpy(bool),
+        tries=_tries(steps, outcomes),
+        top=_largest(rows[limited], values[limited], len(numbers)),
+        weights=_largest(rows[weights], values[weights], len(numbers)),
+        outputs=by_layer(~weights),
+        own=by_layer(weights),
+        layers=layers,
+        loss_layer=_loss_layer(outcomes),
+        weight_values=weight_values,
+        format=run_format(precision),
+        retries=retries,
+    )
+
+
+def run_format(precision: str) -> FloatFormat:
+    """Return what a run's gradients are held in, or would be: FP16 for one in FP32."""
+    return BF16 if precision == "bf16" else FP16
+
+
+def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
+    """Return the largest unscaled magnitude of every tensor at every step where one is known.
+
+    Args:
+        amax: `Run.amax`.
+        precision: The run's.
+
+    Returns:
+        Columns step, tensor, kind, layer (its module, where that has weights of its own; categories in
+        backward order), loss_scale (of the row: 1 where FP32 tells), unscaled, and limited: whether it is
+        held in the half format, where a value can be too large. Under autocast a weight's gradient comes as
+        FP32 and went through half all the same, if its module's output did. A step with Inf or NaN has its
+        FP32 reference's magnitudes, or none.
+    """
+    rows = amax.astype({"tensor": "category", "kind": "category"})
+    spoilt = rows.loc[~rows["reference"] & ((rows["inf"] > 0) | (rows["nan"] > 0)), "step"].unique()
+    rows = rows[rows["reference"] == rows["step"].isin(spoilt)]
+    layout = tensor_layout(amax, precision)
+    tensors, kinds = list(rows["tensor"].cat.categories), list(rows["kind"].cat.categories)
+    tensor, kind = rows["tensor"].cat.codes.to_numpy(np.int64), rows["kind"].cat.codes.to_numpy(np.int64)
+    limited = np.array([[(t, k) in layout.limited for k in kinds] for t in tensors], bool)
+    place = {name: i for i, name in enumerate(layout.layers)}
+    layer = np.array([place.get(layout.owners[t] or "", -1) for t in tensors], np.int64)
+    return pd.DataFrame(
+        {
+            "step": rows["step"].to_numpy(np.int64),
+            "tensor": rows["tensor"].array,
+            "kind": rows["kind"].array,
+            "layer": pd.Categorical.from_codes(
+                layer[tensor] if len(rows) else [], categories=pd.Index(layout.layers, dtype=object)
+            ),
+            "loss_scale": rows["loss_scale"].to_numpy(np.float64),
+            "unscaled": (rows["amax"] / rows["loss_scale"]).to_numpy(np.float64),
+            "limited": limited[tensor, kind] if len(rows) else np.zeros(0, bool),
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorLayout:
+    """Which layer each tensor belongs to, and which tensors a half format limits.
+
+    Attributes:
+        layers: Modules with weights of their own, in backward order.
+        owners: Tensor -> the layer that it is the output or a weight of; None of other modules' outputs.
+        limited: (tensor, kind) of all that is held in the run's half format on its way.
+    """
+
+    layers: list[str]
+    owners: dict[str, str | None]
+    limited: set[tuple[str, str]]
+
+
+def tensor_layout(amax: pd.DataFrame, precision: str) -> TensorLayout:
+    """Return the layout of a run's tensors.
+
+    Args:
+        amax: `Run.amax`.
+        precision: The run's.
+    """
+    keys = ["tensor", "kind", "dtype"]
+    unique = amax.loc[~amax["reference"].astype(bool), keys].drop_duplicates().astype(str)
+    weights = dict.fromkeys(unique.loc[unique["kind"] == "weight_grad", "tensor"])
+    owned = {name.rpartition(".")[0] for name in weights}
+    owners = {
+        name: name.rpartition(".")[0] if name in weights else name if name in owned else None
+        for name in unique["tensor"]
+    }
+    layers = list(dict.fromkeys(owner for owner in owners.values() if owner is not None))
+    half = _HALF.get(precision)
+    held = set(unique.loc[(unique["dtype"] == half) | (half is None), "tensor"])
+    outputs = set(unique.loc[unique["kind"] == "activation_grad", "tensor"])
+
+    def limits(tensor: str, kind: str) -> bool:
+        if tensor in held or kind == "activation_grad":
+            return tensor in held
+        owner = tensor.rpartition(".")[0]
+        while owner not in outputs and owner:
+            owner = owner.rpartition(".")[0]
+        return owner in held or owner not in outputs
+
+    pairs = zip(unique["tensor"], unique["kind"], strict=True)
+    return TensorLayout(layers, owners, {pair for pair in pairs if limits(*pair)})
+
+
+def _largest(place: npt.NDArray[np.int64], values: Floats, number: int) -> Floats:
+    """Return the largest value of each place; nan where there is none."""
+    found = np.full(number, -1.0)
+    np.maximum.at(found, place, values)
+    return np.where(found < 0, math.nan, found)
+
+
+def _tries(steps: pd.DataFrame, outcomes: pd.DataFrame) -> list[list[Tried]]:
+    by_step: dict[int, list[Tried]] = {step: [] for step in steps["step"].tolist()}
+    told: list[Any] = list(outcomes.itertuples(index=False))
+    for row in told:
+        if row.step in by_step:
+            by_step[row.step].append(_tried(row))
+    plain: list[Any] = list(steps[["step", "loss_scale", "finite", "skipped"]].itertuples(index=False))
+    for row in plain:
+        if not by_step[row.step]:
+            finite = not row.skipped if _missing(row.finite) else bool(row.finite)
+            by_step[row.step] = [Tried(row.loss_scale, finite, None, None, None, None, None, None)]
+    return list(by_step.values())
+
+
+def _tried(row: Any) -> Tried:
+    layers, scales = None, None
+    if row.layers is not None:
+        layers = {e["layer"]: bool(e["finite"]) for e in row.layers if e["finite"] is not None}
+        scales = {e["layer"]: float(e["scale"]) for e in row.layers}
+    return Tried(
+        loss_scale=row.loss_scale,
+        finite=True if _missing(row.finite) else bool(row.finite),
+        amax=_optional(row.amax),
+        large_value=_optional(row.large_value),
+        large_share=_optional(row.large_share),
+        layers=layers,
+        scales=scales,
+        curable=None if _missing(row.curable) else bool(row.curable),
+    )
+
+
+def _loss_layer(outcomes: pd.DataFrame) -> str | None:
+    known = outcomes["loss_layer"].dropna()
+    return str(known.iloc[0]) if len(known) else None
+
+
+def _optional(value: Any) -> float | None:
+    return None if _missing(value) else float(value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value
