@@ -17,6 +17,7 @@ import typer
 
 from lsviz import __version__, options
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_replay import blame, layers, replay, skips
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
@@ -146,6 +147,10 @@ app.command()(sweep)
 app.command()(reproduce)
 app.command()(whatif)
 app.command()(recommend)
+app.command()(replay)
+app.command()(blame)
+app.command()(layers)
+app.command()(skips)
 
 
 @app.command("list")

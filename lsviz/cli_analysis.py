@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from lsviz.formats import parse_format
 from lsviz.policies import parse_number
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore, default_root
+
+if TYPE_CHECKING:
+    from lsviz.analysis.whatif import Histograms
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or id of a run.")]
 Runs = Annotated[Path | None, typer.Option(help="Folder that holds the runs named by id.")]
@@ -43,7 +46,7 @@ def whatif(
     as_json: options.Json = False,
 ) -> None:
     """Tell what a cast would do to a run's gradients at other loss scales."""
-    from lsviz.analysis.whatif import READ_COLUMNS, SHARES, WHATIF_COLUMNS, Uncensored, whatif_frame
+    from lsviz.analysis.whatif import READ_COLUMNS, SHARES, WHATIF_COLUMNS, Histograms, whatif_frame
 
     given, target = _scales(scales), parse_format(fmt)
     found = find_run(run, runs)
@@ -51,7 +54,8 @@ def whatif(
     exponents = found.exponents(steps=steps, columns=READ_COLUMNS)
     if step is not None and exponents.empty:
         raise UserError(_no_such_step(step, found.recorded_steps()))
-    frame = whatif_frame(Uncensored.of(exponents), given, target)
+    rows = Histograms.of(exponents)
+    frame = whatif_frame(rows, given, target)
     if as_json:
         bounds = [f"{name}_{end}" for name in SHARES for end in ("low", "high")]
         print_json(
@@ -62,7 +66,8 @@ def whatif(
         )
     else:
         whatif_table(frame[frame["step"] == frame["step"].max()], target)
-    _tell_problems(found)
+    tell_caution(rows)
+    tell_problems(found)
 
 
 def recommend(
@@ -76,17 +81,18 @@ def recommend(
 ) -> None:
     """Tell which loss scale a run's own gradients ask for, and why."""
     from lsviz.analysis import recommend as analysis
-    from lsviz.analysis.whatif import READ_COLUMNS, Uncensored
+    from lsviz.analysis.whatif import READ_COLUMNS, Histograms
 
     target = parse_format(fmt)
     found = find_run(run, runs)
-    rows = Uncensored.of(found.exponents(columns=READ_COLUMNS))
+    rows = Histograms.of(found.exponents(columns=READ_COLUMNS))
     recommendation = analysis.recommend(rows, target, threshold=threshold)
     if as_json:
-        print_json({"run_id": found.run_id, **recommendation.to_dict()})
+        print_json({"run_id": found.run_id, **recommendation.to_dict(), "censored": rows.censored})
     else:
         recommendation_table(recommendation)
-    _tell_problems(found)
+    tell_caution(rows)
+    tell_problems(found)
 
 
 def _scales(text: str) -> list[float]:
@@ -106,6 +112,13 @@ def _no_such_step(step: int, recorded: list[int]) -> str:
     return f"no gradients were recorded at step {step}; the nearest step is {nearest}"
 
 
-def _tell_problems(run: Run) -> None:
+def tell_caution(rows: Histograms) -> None:
+    """Print that histograms lack what was flushed, where they do."""
+    if rows.caution:
+        print_error(f"note: {rows.caution}")
+
+
+def tell_problems(run: Run) -> None:
+    """Print what could not be read of a run."""
     for problem in run.problems:
         print_error(f"warning: {problem}")

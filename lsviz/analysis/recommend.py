@@ -12,7 +12,7 @@ import pandas as pd
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
-from lsviz.analysis.whatif import Uncensored, WhatIfError
+from lsviz.analysis.whatif import Histograms, WhatIfError
 from lsviz.formats import FP16, FloatFormat
 from lsviz.policies.base import format_number
 
@@ -112,7 +112,7 @@ class Recommendation:
 
 
 def recommend(
-    rows: Uncensored,
+    rows: Histograms,
     fmt: FloatFormat = FP16,
     *,
     threshold: float = THRESHOLD,
@@ -124,7 +124,7 @@ def recommend(
     Only recorded steps are seen, and only what hooks see: not what lies inside attention, say.
 
     Args:
-        rows: As `Uncensored.of` returns them.
+        rows: As `Histograms.of` returns them.
         fmt: The format cast to.
         threshold: Share of each tensor's non-zero values, over the whole run, that may be flushed.
         margin: Binades to leave free above the largest value where the window has room.
@@ -186,6 +186,13 @@ def _upper(keys: pd.DataFrame) -> tuple[Limit | None, Limit | None, float]:
         return largest, None, 1.0
     first = int(endless[keys["step"].to_numpy()[endless].argmin()])
     return largest, limit(first, math.inf), float(keys["loss_scale"].iloc[first])
+
+
+def limiting_tensor(rows: Histograms) -> str | None:
+    """Return the tensor that overflows first as S grows; None where all gradients are zero."""
+    upper, endless, _ = _upper(rows.keys)
+    limit = endless or upper
+    return None if limit is None else limit.tensor
 
 
 def _needs(lost: pd.DataFrame, threshold: float) -> Limit | None:

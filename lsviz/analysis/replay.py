@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lsviz.analysis.series import GradientSeries, Tried
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Uncensored, shares_at_frame
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, shares_at_frame
 from lsviz.formats import FloatFormat
 from lsviz.policies import (
     MAX_RETRIES,
@@ -269,7 +269,7 @@ def _last_known(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[fl
 
 
 def replay_frame(
-    done: Replay, rows: Uncensored | None, fmt: FloatFormat, layers: Sequence[str]
+    done: Replay, rows: Histograms | None, fmt: FloatFormat, layers: Sequence[str]
 ) -> pd.DataFrame:
     """Return a row a step, with what a cast of the references would flush at the replay's S.
 

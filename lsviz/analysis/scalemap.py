@@ -9,14 +9,14 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Uncensored, whatif_frame
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, whatif_frame
 from lsviz.formats import FloatFormat
 
 SCALES: Final = tuple(2.0**k for k in range(round(math.log2(MIN_SCALE)), round(math.log2(MAX_SCALE)) + 1))
 """Each power of two from 2^-10 to 2^40."""
 
 
-def scale_map_frame(rows: Uncensored, fmt: FloatFormat) -> pd.DataFrame:
+def scale_map_frame(rows: Histograms, fmt: FloatFormat) -> pd.DataFrame:
     """Return what every S would do to each tensor's values of the whole run together.
 
     Returns:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.formats import BF16, FP16, FloatFormat
+from lsviz.runs.reader import Run
 
 _HALF: Final = {"fp16": "float16", "bf16": "bfloat16"}
 
@@ -137,6 +138,25 @@ def gradient_series(
     )
 
 
+def load_series(run: Run) -> GradientSeries:
+    """Return the series of a run's folder.
+
+    Raises:
+        RunError: Its JSON files can't be read.
+    """
+    config = run.config
+    columns = ["tensor", "numel"]
+    weights = run.exponents(kind="weight_grad", columns=columns).drop_duplicates("tensor")
+    return gradient_series(
+        run.steps(),
+        run.outcomes(),
+        run.amax(),
+        precision=config.precision,
+        retries=config.on_overflow == "retry",
+        weight_values=int(weights["numel"].sum()),
+    )
+
+
 def run_format(precision: str) -> FloatFormat:
     """Return what a run's gradients are held in, or would be: FP16 for one in FP32."""
     return BF16 if precision == "bf16" else FP16
@@ -151,14 +171,22 @@ def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
 
     Returns:
         Columns step, tensor, kind, layer (its module, where that has weights of its own; categories in
-        backward order), loss_scale (of the row: 1 where FP32 tells), unscaled, and limited: whether it is
+        backward order), loss_scale (in force), unscaled, and limited: whether it is
         held in the half format, where a value can be too large. Under autocast a weight's gradient comes as
         FP32 and went through half all the same, if its module's output did. A step with Inf or NaN has its
         FP32 reference's magnitudes, or none.
     """
     rows = amax.astype({"tensor": "category", "kind": "category"})
-    spoilt = rows.loc[~rows["reference"] & ((rows["inf"] > 0) | (rows["nan"] > 0)), "step"].unique()
-    rows = rows[rows["reference"] == rows["step"].isin(spoilt)]
+    recorded, reference = rows[~rows["reference"]], rows[rows["reference"]]
+    spoilt = recorded.loc[(recorded["inf"] > 0) | (recorded["nan"] > 0), "step"].unique()
+    in_force = recorded.loc[recorded["step"].isin(spoilt), ["step", "tensor", "kind", "loss_scale"]]
+    told = reference[reference["step"].isin(spoilt)].drop(columns="loss_scale")
+    told = told.merge(in_force, on=["step", "tensor", "kind"]).assign(unscaled=lambda r: r["amax"])
+    whole = recorded[~recorded["step"].isin(spoilt)]
+    whole = whole.assign(unscaled=whole["amax"] / whole["loss_scale"])
+    rows = (
+        pd.concat([whole, told], ignore_index=True).sort_values("step", kind="stable") if len(told) else whole
+    )
     layout = tensor_layout(amax, precision)
     tensors, kinds = list(rows["tensor"].cat.categories), list(rows["kind"].cat.categories)
     tensor, kind = rows["tensor"].cat.codes.to_numpy(np.int64), rows["kind"].cat.codes.to_numpy(np.int64)
@@ -174,7 +202,7 @@ def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
                 layer[tensor] if len(rows) else [], categories=pd.Index(layout.layers, dtype=object)
             ),
             "loss_scale": rows["loss_scale"].to_numpy(np.float64),
-            "unscaled": (rows["amax"] / rows["loss_scale"]).to_numpy(np.float64),
+            "unscaled": rows["unscaled"].to_numpy(np.float64),
             "limited": limited[tensor, kind] if len(rows) else np.zeros(0, bool),
         }
     )

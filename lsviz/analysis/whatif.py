@@ -43,8 +43,8 @@ class WhatIfError(UserError):
 
 
 @dataclass(frozen=True)
-class Uncensored:
-    """Histograms of values that no half format has touched, a row a tensor, kind and step.
+class Histograms:
+    """Histograms to ask, a row a tensor, kind and step: of values that no half format has touched, if any.
 
     Attributes:
         keys: Columns step, tensor, kind, loss_scale (of the values: 1 in a reference), numel, zero, inf,
@@ -52,32 +52,39 @@ class Uncensored:
         counts: Shape (rows, 128).
         ones: Of significands that are exactly 1, same shape.
         past: Per format name, of significands past its overflow rounding point, same shape.
+        censored: Whether a half format has flushed what is small already, which counts as zero here: then
+            flushed shares are what is lost of the rest, and nothing is known of significands.
     """
 
     keys: pd.DataFrame
     counts: Matrix
     ones: Matrix
     past: dict[str, Matrix]
+    censored: bool = False
 
     @classmethod
-    def of(cls, exponents: pd.DataFrame) -> Uncensored:
-        """Return the uncensored rows of an exponents table: the references, or what FP32 recorded.
+    def of(cls, exponents: pd.DataFrame) -> Histograms:
+        """Return the rows of an exponents table to ask: the references, or what FP32 recorded, or all.
+
+        Without the first two, histograms are left-censored: they lack what was flushed while recording, and
+        no other S brings it back.
 
         Args:
             exponents: With the columns READ_COLUMNS.
 
         Raises:
-            WhatIfError: There are none: scaled FP16 histograms lack what was flushed while recording, and
-                no slider brings it back.
+            WhatIfError: No gradients were recorded.
         """
-        whole = exponents["ones"].notna() if len(exponents) else pd.Series(dtype=bool)
-        references = whole & exponents["reference"].astype(bool)
-        chosen = exponents[references if references.any() else whole]
-        if chosen.empty:
+        if exponents.empty:
             raise WhatIfError(
-                "there is no FP32 reference in this run, and FP16's own histograms lack what was flushed; "
-                "record one with --reference-every 10"
+                "this run recorded no gradients; record some with --record-every 10 and, to see what FP16 "
+                "flushes, --reference-every 10"
             )
+        whole = exponents["ones"].notna()
+        references = whole & exponents["reference"].astype(bool)
+        if not whole.any():
+            return cls._censored(exponents)
+        chosen = exponents[references if references.any() else whole]
         return cls(
             keys=chosen[[*_KEYS]].reset_index(drop=True),
             counts=_matrix(chosen["counts"]),
@@ -85,7 +92,31 @@ class Uncensored:
             past={f.name: _matrix(chosen[f"past_{f.name}"]) for f in ROUNDING_FORMATS},
         )
 
-    def subset(self, chosen: npt.NDArray[np.bool_]) -> Uncensored:
+    @classmethod
+    def _censored(cls, exponents: pd.DataFrame) -> Histograms:
+        spoilt = exponents.loc[(exponents["inf"] > 0) | (exponents["nan"] > 0), "step"].unique()
+        chosen = exponents[~exponents["step"].isin(spoilt)]
+        if chosen.empty:
+            raise WhatIfError(
+                "every recorded step of this run overflowed, and it has no FP32 reference to ask"
+            )
+        counts = _matrix(chosen["counts"])
+        nothing = {f.name: np.zeros_like(counts) for f in ROUNDING_FORMATS}
+        keys = chosen[[*_KEYS]].reset_index(drop=True)
+        return cls(keys, counts, np.zeros_like(counts), nothing, censored=True)
+
+    @property
+    def caution(self) -> str:
+        """What to know of censored histograms, in two sentences; empty of others."""
+        if not self.censored:
+            return ""
+        return (
+            "This run has no FP32 reference, so these are histograms of what a half format had left: values "
+            "flushed while recording are missing, and no other S brings them back. Flushed shares are of "
+            "the rest, and steps that overflowed are left out; --reference-every 10 records all of it."
+        )
+
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> Histograms:
         """Return some of the rows.
 
         Args:
@@ -93,9 +124,9 @@ class Uncensored:
         """
         past = {name: rows[chosen] for name, rows in self.past.items()}
         keys = self.keys[chosen].reset_index(drop=True)
-        return Uncensored(keys, self.counts[chosen], self.ones[chosen], past)
+        return Histograms(keys, self.counts[chosen], self.ones[chosen], past, self.censored)
 
-    def pooled(self) -> Uncensored:
+    def pooled(self) -> Histograms:
         """Return each tensor's values of all steps together, under its first step."""
         groups = self.keys.groupby(["tensor", "kind", "loss_scale"], sort=False)
         number = groups.ngroup().to_numpy()
@@ -108,16 +139,16 @@ class Uncensored:
             return total
 
         past = {name: added(rows) for name, rows in self.past.items()}
-        return Uncensored(keys, added(self.counts), added(self.ones), past)
+        return Histograms(keys, added(self.counts), added(self.ones), past, self.censored)
 
 
-def whatif_frame(rows: Uncensored, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:
+def whatif_frame(rows: Histograms, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:
     """Return what a cast to a format would do at other loss scales.
 
     Flushed and overflow go by the result of the cast, subnormal and normal by the magnitude before it.
 
     Args:
-        rows: As `Uncensored.of` returns them.
+        rows: As `Histograms.of` returns them.
         scales: S, each from 2^-10 to 2^40.
         fmt: FP16, BF16, E4M3 or E5M2.
 
@@ -148,7 +179,7 @@ def check_scale(scale: float) -> float:
     return scale
 
 
-def predicted_frame(rows: Uncensored, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
+def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
     """Return what a cast of the reference would flush at the S in force, beside what was really flushed.
 
     Args:
@@ -181,12 +212,12 @@ def predicted_frame(rows: Uncensored, flushed: pd.DataFrame, fmt: FloatFormat) -
 
 
 def shares_at_frame(
-    rows: Uncensored, scales: float | npt.NDArray[np.float64], fmt: FloatFormat
+    rows: Histograms, scales: float | npt.NDArray[np.float64], fmt: FloatFormat
 ) -> pd.DataFrame:
     """Return `whatif_frame` with an S for each row.
 
     Args:
-        rows: As `Uncensored.of` returns them.
+        rows: As `Histograms.of` returns them.
         scales: S of each row, shape (rows,), or one for all; from 2^-10 to 2^40.
         fmt: FP16, BF16, E4M3 or E5M2.
     """
@@ -205,13 +236,17 @@ def shares_at_frame(
         frame[name] = (low[name] * (1 - way) + high[name] * way) / whole_of
     frame["structural_zero"] = rows.keys["zero"].to_numpy(np.float64) / whole_of
     tiny, huge = _beyond_bins(rows, fmt)
-    frame["exact"] = whole & (tiny == 0) & (huge == 0)
+    if rows.censored:
+        above = np.where(whole, below, below + 1)
+        least, most = _open_ends(rows, below, fmt)[0], _open_ends(rows, above, fmt)[1]
+        tiny, huge = tiny + least, huge + np.where(fmt.overflows(rows.keys["amax"] * ratio), most, 0)
+    frame["exact"] = whole & (tiny == 0) & (huge == 0) & (not rows.censored)
     for name, (least, most) in _bounds(low, high, rows, tiny, huge).items():
         frame[f"{name}_low"], frame[f"{name}_high"] = least / whole_of, most / whole_of
     return frame
 
 
-def _counts_at(rows: Uncensored, shift: Matrix, fmt: FloatFormat) -> dict[str, Matrix]:
+def _counts_at(rows: Histograms, shift: Matrix, fmt: FloatFormat) -> dict[str, Matrix]:
     """Count what a cast makes of each row's values times 2^shift."""
     cast = cast_counts(rows.counts, fmt, shift=shift, ones=rows.ones, past=rows.past[fmt.name])
     overflow = cast.overflow + rows.keys["inf"].to_numpy(np.int64)
@@ -219,14 +254,21 @@ def _counts_at(rows: Uncensored, shift: Matrix, fmt: FloatFormat) -> dict[str, M
     return {"flushed": cast.flushed, "subnormal": cast.subnormal, "normal": normal, "overflow": overflow}
 
 
-def _at_risk(rows: Uncensored) -> Matrix:
+def _open_ends(rows: Histograms, shift: Matrix, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
+    """Return how many values times 2^shift lie where only the significand tells what a cast makes of them."""
+    least = cast_counts(rows.counts, fmt, shift=shift, ones=rows.ones, past=rows.past[fmt.name])
+    most = cast_counts(rows.counts, fmt, shift=shift, ones=rows.counts, past=rows.counts)
+    return most.flushed - least.flushed, most.overflow - least.overflow
+
+
+def _at_risk(rows: Histograms) -> Matrix:
     """Return how many of each row's values are neither zero nor NaN."""
     found: Matrix = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
     return found
 
 
 def _bounds(
-    low: dict[str, Matrix], high: dict[str, Matrix], rows: Uncensored, tiny: Matrix, huge: Matrix
+    low: dict[str, Matrix], high: dict[str, Matrix], rows: Histograms, tiny: Matrix, huge: Matrix
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Return each count's least and most between two scales.
 
@@ -244,7 +286,7 @@ def _bounds(
     }
 
 
-def _beyond_bins(rows: Uncensored, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
+def _beyond_bins(rows: Histograms, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
     """Return how many of each row's values lie in an end bin that leaves their fate open, for some S."""
     tie = fmt.min_subnormal_exponent - 1
     open_below = tie - round(math.log2(MAX_SCALE)) <= MIN_EXPONENT

@@ -12,7 +12,7 @@ from lsviz.analysis.compare import run_label
 from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.shares import layer_names
-from lsviz.analysis.whatif import READ_COLUMNS, Uncensored
+from lsviz.analysis.whatif import READ_COLUMNS, Histograms
 from lsviz.charts.scalemap import scale_map_figure
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import parse_format
@@ -88,7 +88,7 @@ def answer_of(run: Run, fmt: str) -> Answer:
 @st.cache_resource(max_entries=24, show_spinner="Reading the run")
 def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     exponents = _run.exponents(columns=READ_COLUMNS)
-    rows, target = Uncensored.of(exponents), parse_format(fmt)
+    rows, target = Histograms.of(exponents), parse_format(fmt)
     frame = scale_map_frame(rows, target)
     return Answer(
         found=recommend(rows, target, scale_map=frame),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lsviz.analysis.recommend import MARGIN, Recommendation, recommend
 from lsviz.analysis.scalemap import SCALES
-from lsviz.analysis.whatif import Uncensored, WhatIfError
+from lsviz.analysis.whatif import Histograms, WhatIfError
 from lsviz.formats import BF16, FP16
 from lsviz.policies import parse_policy
 from lsviz.runs.schema import ExponentRow, Kind, exponents_table
@@ -20,7 +20,7 @@ from lsviz.training.counting import count_exponents
 Steps = dict[str, list[Tensor]]
 
 
-def rows_of(tensors: Steps, kind: Kind = "weight_grad") -> Uncensored:
+def rows_of(tensors: Steps, kind: Kind = "weight_grad") -> Histograms:
     """Rows of some tensors, each with its values of every tenth step."""
     rows = [
         ExponentRow(10 * i, name, kind, True, 1.0, count_exponents(values, rounding=True))
@@ -28,7 +28,7 @@ def rows_of(tensors: Steps, kind: Kind = "weight_grad") -> Uncensored:
         for i, values in enumerate(steps)
     ]
     frame: pd.DataFrame = exponents_table(rows).to_pandas()
-    return Uncensored.of(frame)
+    return Histograms.of(frame)
 
 
 def layer(size: float, seed: int, number: int = 3, spread: float = 0.0) -> list[Tensor]:
@@ -159,7 +159,7 @@ def test_scales_that_values_were_recorded_at_make_no_difference() -> None:
         scale = 8.0 if i == 0 else 1.0
         histogram = count_exponents(values * scale, rounding=True)
         rows.append(ExponentRow(i, "a", "weight_grad", False, scale, histogram))
-    found = recommend(Uncensored.of(exponents_table(rows).to_pandas()))
+    found = recommend(Histograms.of(exponents_table(rows).to_pandas()))
     plain = recommend(rows_of({"a": steps}))
     assert (
         (found.low, found.high, found.best)
@@ -184,7 +184,7 @@ def test_sentences_at_the_ends_of_the_search() -> None:
             0, "x", "weight_grad", False, 2.0**40, count_exponents(torch.tensor([torch.inf]), rounding=True)
         )
     ]
-    endless = recommend(Uncensored.of(exponents_table(scaled).to_pandas()))
+    endless = recommend(Histograms.of(exponents_table(scaled).to_pandas()))
     assert "with S = 2⁴⁰, before any cast. Recorded with S = 1 the run would tell" in endless.reason
 
 

@@ -18,7 +18,7 @@ from lsviz.analysis.shares import flushed_frame
 from lsviz.analysis.whatif import (
     SHARES,
     WHATIF_COLUMNS,
-    Uncensored,
+    Histograms,
     WhatIfError,
     predicted_frame,
     whatif_frame,
@@ -67,7 +67,7 @@ def counts_by_cast(values: Tensor, scale: float, fmt: FloatFormat) -> dict[str, 
 
 
 def assert_like_a_cast(values: Tensor, scale: float, fmt: FloatFormat) -> None:
-    (told,) = whatif_frame(Uncensored.of(table_of(values)), [scale], fmt).to_dict("records")
+    (told,) = whatif_frame(Histograms.of(table_of(values)), [scale], fmt).to_dict("records")
     counted = {name: told[name] * values.numel() for name in (*SHARES, "structural_zero")}
     assert counted == pytest.approx(counts_by_cast(values, scale, fmt), abs=1e-6)
     assert told["exact"]
@@ -120,7 +120,7 @@ def test_layers_like_gradients(exponent: int, fmt: FloatFormat) -> None:
 @pytest.mark.parametrize("scale", [3.0, 1000.0, 0.3, 65_535.0])
 def test_other_scales_have_bounds(scale: float, fmt: FloatFormat) -> None:
     values = torch.randn(5000, generator=torch.Generator().manual_seed(1)) * 1e-4
-    (told,) = whatif_frame(Uncensored.of(table_of(values)), [scale], fmt).to_dict("records")
+    (told,) = whatif_frame(Histograms.of(table_of(values)), [scale], fmt).to_dict("records")
     exact = values.double() * scale
     rounded = cast(exact.float(), fmt)
     real = {
@@ -137,7 +137,7 @@ def test_other_scales_have_bounds(scale: float, fmt: FloatFormat) -> None:
 
 
 def test_what_lies_beyond_the_bins_is_told_as_not_exact_for_bf16_alone() -> None:
-    rows = Uncensored.of(table_of(torch.tensor([2.0**-100, 2.0**-126, 1.0, 2.0**100])))
+    rows = Histograms.of(table_of(torch.tensor([2.0**-100, 2.0**-126, 1.0, 2.0**100])))
     (bf16,) = whatif_frame(rows, [1.0], BF16).to_dict("records")
     assert not bf16["exact"]
     assert (bf16["flushed_low"], bf16["flushed_high"]) == (0, 0.5)
@@ -149,7 +149,7 @@ def test_what_lies_beyond_the_bins_is_told_as_not_exact_for_bf16_alone() -> None
 
 def test_rows_scales_and_columns_keep_their_order() -> None:
     table = table_of(torch.ones(3), torch.zeros(2), torch.full((4,), 2.0**-30))
-    told = whatif_frame(Uncensored.of(table), [8, 1, 2**20], FP16)
+    told = whatif_frame(Histograms.of(table), [8, 1, 2**20], FP16)
     assert told.columns[: len(WHATIF_COLUMNS)].tolist() == WHATIF_COLUMNS
     assert told["scale"].tolist() == [8.0] * 3 + [1.0] * 3 + [2.0**20] * 3
     assert told["tensor"].tolist() == ["layer0", "layer1", "layer2"] * 3
@@ -159,8 +159,8 @@ def test_rows_scales_and_columns_keep_their_order() -> None:
 
 def test_what_fp32_recorded_under_a_scale_is_read_as_a_reference_is() -> None:
     values = torch.randn(1000, generator=torch.Generator().manual_seed(2)) * 1e-6
-    scaled = Uncensored.of(table_of(values * 256, loss_scale=256.0, reference=False))
-    plain = Uncensored.of(table_of(values))
+    scaled = Histograms.of(table_of(values * 256, loss_scale=256.0, reference=False))
+    plain = Histograms.of(table_of(values))
     pd.testing.assert_frame_equal(whatif_frame(scaled, [1, 64], FP16), whatif_frame(plain, [1, 64], FP16))
 
 
@@ -173,7 +173,7 @@ def test_what_a_cast_predicts_stands_beside_what_was_really_flushed() -> None:
     recorded = table_of(scaled, loss_scale=8.0, reference=False)
     recorded["ones"] = None
     table = pd.concat([recorded, reference], ignore_index=True)
-    (row,) = predicted_frame(Uncensored.of(table), flushed_frame(table), FP16).to_dict("records")
+    (row,) = predicted_frame(Histograms.of(table), flushed_frame(table), FP16).to_dict("records")
     at_risk = values != 0
     by_cast = (((values * 8).half() == 0) & at_risk).sum() / at_risk.sum()
     really = ((scaled == 0) & at_risk).sum() / at_risk.sum()
@@ -181,11 +181,11 @@ def test_what_a_cast_predicts_stands_beside_what_was_really_flushed() -> None:
     assert row["actual"] == pytest.approx(really.item())
     assert row["gap"] == pytest.approx((really - by_cast).item())
     assert row["gap"] > 0.1
-    assert predicted_frame(Uncensored.of(reference), flushed_frame(reference), FP16).empty
+    assert predicted_frame(Histograms.of(reference), flushed_frame(reference), FP16).empty
 
 
 def test_an_empty_tensor_has_no_shares() -> None:
-    (told,) = whatif_frame(Uncensored.of(table_of(torch.zeros(0))), [2.0], FP16).to_dict("records")
+    (told,) = whatif_frame(Histograms.of(table_of(torch.zeros(0))), [2.0], FP16).to_dict("records")
     assert [told[name] for name in (*SHARES, "structural_zero")] == [0] * 5
 
 
@@ -200,12 +200,57 @@ def test_an_empty_tensor_has_no_shares() -> None:
 )
 def test_what_can_not_be_told_says_why(scales: list[Any], fmt: FloatFormat, message: str) -> None:
     with pytest.raises(WhatIfError, match=message):
-        whatif_frame(Uncensored.of(table_of(torch.ones(1))), scales, fmt)
+        whatif_frame(Histograms.of(table_of(torch.ones(1))), scales, fmt)
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_a_censored_run_says_what_is_missing(rows: int) -> None:
-    table = table_of(torch.ones(1), reference=False)
-    table["ones"] = None
-    with pytest.raises(WhatIfError, match=r"no FP32 reference in this run.*--reference-every 10"):
-        Uncensored.of(table.head(rows))
+def test_a_run_without_gradients_says_how_to_record_some() -> None:
+    with pytest.raises(WhatIfError, match=r"recorded no gradients.*--record-every 10.*--reference-every 10"):
+        Histograms.of(table_of(torch.ones(1)).head(0))
+
+
+def test_references_are_asked_before_what_half_left() -> None:
+    table = pd.concat([table_of(torch.ones(3)), censored_table(torch.full((5,), 2.0**-20), 1.0)])
+    rows = Histograms.of(table)
+    assert (rows.censored, rows.caution) == (False, "")
+    assert rows.keys["numel"].tolist() == [3]
+
+
+def censored_table(values: Tensor, loss_scale: float) -> pd.DataFrame:
+    """What a run without references has: values x S as FP16 left them, and nothing of significands."""
+    left = (values * loss_scale).half()
+    row = ExponentRow(7, "layer0", "activation_grad", False, loss_scale, count_exponents(left))
+    frame: pd.DataFrame = exponents_table([row]).to_pandas()
+    return frame
+
+
+@settings(max_examples=150)
+@given(
+    magnitudes=arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(2.0**-30, 4.0, width=32)),
+    recorded=st.integers(-2, 12),
+    asked=st.integers(-10, 30),
+    fmt=st.sampled_from([FP16, BF16, E4M3]),
+)
+def test_censored_histograms_bound_what_a_cast_makes_of_the_rest(
+    magnitudes: Any, recorded: int, asked: int, fmt: FloatFormat
+) -> None:
+    values = torch.from_numpy(magnitudes)
+    left = (values * 2.0**recorded).half()
+    rows = Histograms.of(censored_table(values, 2.0**recorded))
+    assert rows.censored
+    assert "--reference-every 10" in rows.caution
+    (found,) = whatif_frame(rows, [2.0**asked], fmt).to_dict("records")
+    real = counts_by_cast(left.float() / 2.0**recorded, 2.0**asked, fmt)
+    assert not found["exact"]
+    for name in SHARES:
+        share = real[name] / len(values)
+        assert found[f"{name}_low"] - 1e-12 <= share <= found[f"{name}_high"] + 1e-12, name
+    assert found["structural_zero"] == float((left == 0).double().mean())
+
+
+def test_steps_that_overflowed_are_no_part_of_a_censored_run() -> None:
+    spoilt = censored_table(torch.full((4,), 8.0), 2.0**14)
+    assert spoilt["inf"].tolist() == [4]
+    with pytest.raises(WhatIfError, match=r"every recorded step of this run overflowed"):
+        Histograms.of(spoilt)
+    clean = censored_table(torch.full((4,), 8.0), 1.0).assign(step=8)
+    assert Histograms.of(pd.concat([spoilt, clean])).keys["step"].tolist() == [8]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsviz.analysis.recommend import recommend
-from lsviz.analysis.whatif import READ_COLUMNS, Uncensored
+from lsviz.analysis.whatif import READ_COLUMNS, Histograms
 from lsviz.formats import E5M2, FP16, FloatFormat
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
@@ -22,7 +22,7 @@ SAMPLES = REPOSITORY / "sample_runs"
 def test_a_link_shows_what_the_command_tells(shown: str, fmt: FloatFormat, runs_root: Path) -> None:
     run = next(r for r in RunStore.at(SAMPLES).list_runs() if r.config.task == "char-gpt")
     app = open_page("whatif", seen=run.run_id, format=shown)
-    found = recommend(Uncensored.of(run.exponents(columns=READ_COLUMNS)), fmt)
+    found = recommend(Histograms.of(run.exponents(columns=READ_COLUMNS)), fmt)
     said = words(app).replace("\\", "")
     assert found.headline in said
     assert found.reason in said

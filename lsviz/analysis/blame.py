@@ -1,0 +1,208 @@
+"""Blame: which gradient overflowed first at each skipped step, and how near each layer comes to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lsviz.analysis.findings import format_scale
+from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
+from lsviz.formats import FloatFormat
+
+BLAME_COLUMNS = ["step", "loss_scale", "tensor", "kind", "layer", "found", "curable", "largest", "fits"]
+
+
+def blame_frame(
+    steps: pd.DataFrame, outcomes: pd.DataFrame, amax: pd.DataFrame, *, precision: str
+) -> pd.DataFrame:
+    """Return who overflowed first at each skipped step.
+
+    Args:
+        steps: `Run.steps`.
+        outcomes: `Run.outcomes`.
+        amax: `Run.amax`.
+        precision: The run's.
+
+    Returns:
+        Columns step, loss_scale (of that gradient), tensor, kind, layer, found (``Inf`` or ``NaN``),
+        curable (whether the batch is finite at S = 1; None where nobody looked), largest (that gradient's
+        largest magnitude in FP32 with S = 1) and fits (the largest power of two that it could be multiplied
+        by); both nan where nothing tells. Tensor, kind, layer and found are None where no gradient was seen
+        to hold Inf or NaN. Row a skipped step, in order.
+    """
+    skipped = steps.loc[steps["skipped"].astype(bool), ["step", "loss_scale"]]
+    rows = amax[amax["step"].isin(skipped["step"])]
+    is_reference = rows["reference"].astype(bool)
+    keys = ["step", "tensor", "kind"]
+    words: dict[str, Any] = {"tensor": object, "kind": object}
+    spoilt = rows[~is_reference & ((rows["inf"] > 0) | (rows["nan"] > 0))]
+    first = spoilt.drop_duplicates("step")[[*keys, "loss_scale", "inf"]].astype(
+        dict.fromkeys(keys[1:], object)
+    )
+    largest = rows.loc[is_reference & (rows["inf"] == 0) & (rows["nan"] == 0), [*keys, "amax"]]
+    first = first.merge(largest.astype(words), on=keys, how="left")
+    frame = skipped.merge(first, on="step", how="left", suffixes=("", "_of_tensor"))
+    owners = tensor_layout(amax, precision).owners
+    known = frame["tensor"].notna()
+    frame["loss_scale"] = frame["loss_scale_of_tensor"].where(known, frame["loss_scale"])
+    frame["layer"] = [
+        owners.get(name) or name if seen else None for name, seen in zip(frame["tensor"], known, strict=True)
+    ]
+    kinds = zip(frame["inf"] > 0, known, strict=True)
+    frame["found"] = [("Inf" if inf else "NaN") if there else None for inf, there in kinds]
+    told = outcomes.drop_duplicates("step", keep="last").set_index("step")["curable"]
+    frame["curable"] = frame["step"].map(told).astype(object)
+    frame["curable"] = frame["curable"].where(frame["curable"].notna(), None)
+    frame["largest"] = frame["amax"].astype(float)
+    fmt = run_format(precision)
+    frame["fits"] = [largest_scale(value, fmt) for value in frame["largest"]]
+    found: pd.DataFrame = frame.astype(words)[BLAME_COLUMNS]
+    found.loc[~known, ["tensor", "kind"]] = None
+    return found
+
+
+def largest_scale(largest: float, fmt: FloatFormat) -> float:
+    """Return the largest power of two that a magnitude can be multiplied by without overflow; nan for 0."""
+    if math.isnan(largest) or largest <= 0:
+        return math.nan
+    scale = 2.0 ** (fmt.max_exponent + 1 - math.floor(math.log2(largest)))
+    while fmt.overflows(largest * scale):
+        scale /= 2
+    return scale
+
+
+def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
+    """Return how far the largest value of each layer is below overflow, step by step.
+
+    A layer's values are its output's and its weights' gradients, as far as the half format limits them.
+
+    Args:
+        amax: `Run.amax`.
+        precision: The run's; of one in FP32, FP16's headroom.
+
+    Returns:
+        Columns step, layer (categories in backward order), loss_scale (in force), largest (unscaled),
+        headroom: 15 - floor(log2 max|g|) in binades (for FP16) of the scaled value, below 0 where it
+        overflowed, and unscaled_headroom, the same at S = 1: log2 of the largest S with room to spare. Layers
+        whose values are all zero are left out, and steps with Inf or NaN without a reference.
+    """
+    rows = magnitudes_frame(amax, precision)
+    rows = rows[rows["limited"] & (rows["unscaled"] > 0) & (rows["layer"].cat.codes >= 0)]
+    top = run_format(precision).max_exponent
+    largest = rows.groupby(["step", "layer"], observed=True, as_index=False, sort=True).agg(
+        loss_scale=("loss_scale", "first"), largest=("unscaled", "max")
+    )
+    for name, values in (
+        ("headroom", largest["largest"] * largest["loss_scale"]),
+        ("unscaled_headroom", largest["largest"]),
+    ):
+        largest[name] = top - (np.frexp(values.to_numpy(np.float64))[1] - 1)
+    return largest
+
+
+@dataclass(frozen=True, slots=True)
+class Bottleneck:
+    """The layer with the largest gradient of a run: it fixes what one S for all can be.
+
+    Attributes:
+        layer: Its name.
+        step: Where its gradient is largest.
+        largest: That magnitude, unscaled.
+        allows: The largest power of two at which it does not overflow.
+        share: Share of the steps at which this layer had the least headroom of all.
+    """
+
+    layer: str
+    step: int
+    largest: float
+    allows: float
+    share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def bottleneck(headroom: pd.DataFrame, *, precision: str) -> Bottleneck | None:
+    """Return the layer that fixes the global S; None where nothing was recorded.
+
+    Args:
+        headroom: `headroom_frame`.
+        precision: The run's.
+    """
+    if headroom.empty:
+        return None
+    worst = int(headroom["largest"].to_numpy().argmax())
+    layer, largest = str(headroom["layer"].iloc[worst]), float(headroom["largest"].iloc[worst])
+    least = headroom.loc[headroom.groupby("step")["largest"].idxmax(), "layer"].astype(str)
+    return Bottleneck(
+        layer=layer,
+        step=int(headroom["step"].iloc[worst]),
+        largest=largest,
+        allows=largest_scale(largest, run_format(precision)),
+        share=float((least == layer).mean()),
+    )
+
+
+def layers_headroom_frame(headroom: pd.DataFrame) -> pd.DataFrame:
+    """Return each layer's headroom over the run.
+
+    Returns:
+        Columns layer, least, median (binades, of the scaled values), step (of the least), allows (log2 of S
+        at the least: what could be the layer's own), in backward order.
+    """
+    if headroom.empty:
+        return pd.DataFrame({name: [] for name in ("layer", "least", "median", "step", "allows")})
+    groups = headroom.groupby("layer", observed=True, sort=True)
+    least = headroom.loc[groups["headroom"].idxmin()]
+    return pd.DataFrame(
+        {
+            "layer": least["layer"].astype(str).to_numpy(),
+            "least": least["headroom"].to_numpy(),
+            "median": groups["headroom"].median().to_numpy(),
+            "step": least["step"].to_numpy(),
+            "allows": groups["unscaled_headroom"].min().to_numpy(),
+        }
+    )
+
+
+def blame_finding(blame: pd.DataFrame, steps: int) -> str:
+    """Return in one sentence who caused the skipped steps.
+
+    Args:
+        blame: `blame_frame`.
+        steps: How many steps the run has.
+    """
+    number = len(blame)
+    if not number:
+        return f"None of {steps:,} steps was skipped"
+    was = "1 step was" if number == 1 else f"{number:,} steps were"
+    names = blame["layer"].dropna()
+    told = f"{was} skipped of {steps:,}"
+    if names.empty:
+        return f"{told}; no gradient was seen to overflow"
+    counts = names.value_counts()
+    layer = counts.index[0] or "the model"
+    began = f"all began in {layer}" if len(counts) == 1 else f"most ({counts.iloc[0]:,}) began in {layer}"
+    if number == 1:
+        began = f"it began in {layer}"
+    hopeless = int((blame["curable"] == False).sum())  # noqa: E712 (None is neither)
+    if hopeless:
+        which = "none of them" if hopeless == number else f"{hopeless:,} of them not"
+        return f"{told}; {began}, and a smaller S cures {which}"
+    return f"{told}; {began}"
+
+
+def bottleneck_finding(found: Bottleneck | None) -> str:
+    """Return in one sentence which layer fixes the global S."""
+    if found is None:
+        return "No gradients were recorded."
+    often = "at every step" if found.share == 1 else f"at {found.share:.0%} of the steps"
+    return (
+        f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {found.largest:.3g} at step "
+        f"{found.step:,}, allows S = {format_scale(found.allows)} at most; it has the least headroom {often}."
+    )

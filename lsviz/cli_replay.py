@@ -1,0 +1,120 @@
+"""Commands on what overflowed, what other policies would have done and what one S costs; no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from lsviz import options
+from lsviz.cli_analysis import Format, RunName, Runs, find_run, tell_caution, tell_problems
+from lsviz.console import print_error, print_json
+from lsviz.console_replay import blame_table, one_scale_table, replay_table, skips_table
+from lsviz.formats import parse_format
+from lsviz.policies import parse_policy
+
+
+def replay(
+    run: RunName,
+    policy: Annotated[str, typer.Option(help="Loss-scaling policy to run over the recorded gradients.")],
+    runs: Runs = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what another policy would have done with a run's gradients; no training."""
+    from lsviz.analysis import replay as analysis
+    from lsviz.analysis.series import load_series
+
+    value = parse_policy(policy)
+    found = find_run(run, runs)
+    done = analysis.replay(value, load_series(found))
+    if as_json:
+        print_json(
+            {
+                "run_id": found.run_id,
+                "policy": policy,
+                "steps": len(done.steps),
+                "scales": done.scales,
+                "skipped": done.skipped,
+                "exact_until": done.exact_until,
+                "reason": done.reason,
+                "raised_at": done.raised_at,
+            }
+        )
+    else:
+        replay_table(done, policy, found.steps())
+    if done.raised_at is not None:
+        print_error(f"{value.name} gives up at step {done.raised_at}: {done.stop}")
+    tell_problems(found)
+
+
+def blame(run: RunName, runs: Runs = None, as_json: options.Json = False) -> None:
+    """Tell which gradient overflowed first at each skipped step, and which layer limits S."""
+    from lsviz.analysis import blame as analysis
+
+    found = find_run(run, runs)
+    precision, steps, amax = found.config.precision, found.steps(), found.amax()
+    skipped = analysis.blame_frame(steps, found.outcomes(), amax, precision=precision)
+    headroom = analysis.headroom_frame(amax, precision=precision)
+    limit = analysis.bottleneck(headroom, precision=precision)
+    layers = analysis.layers_headroom_frame(headroom)
+    finding = analysis.blame_finding(skipped, len(steps))
+    if as_json:
+        print_json(
+            {
+                "run_id": found.run_id,
+                "finding": finding,
+                "skipped": _records(skipped),
+                "bottleneck": None if limit is None else limit.to_dict(),
+                "headroom": _records(layers),
+            }
+        )
+    else:
+        blame_table(skipped, layers, finding, analysis.bottleneck_finding(limit))
+    tell_problems(found)
+
+
+def layers(run: RunName, fmt: Format = "fp16", runs: Runs = None, as_json: options.Json = False) -> None:
+    """Tell what one S for all costs each layer: would a scale per layer help?"""
+    from lsviz.analysis.onescale import one_scale_finding, one_scale_frame
+    from lsviz.analysis.recommend import limiting_tensor
+    from lsviz.analysis.scalemap import scale_map_frame
+    from lsviz.analysis.shares import layer_names
+    from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+
+    target = parse_format(fmt)
+    found = find_run(run, runs)
+    exponents = found.exponents(columns=READ_COLUMNS)
+    rows = Histograms.of(exponents)
+    costs = one_scale_frame(scale_map_frame(rows, target), layer_names(exponents))
+    finding = one_scale_finding(costs, limiting_tensor(rows))
+    if as_json:
+        print_json({"run_id": found.run_id, "finding": finding, "layers": _records(costs)})
+    else:
+        one_scale_table(costs, finding)
+    tell_caution(rows)
+    tell_problems(found)
+
+
+def skips(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or ids of runs.")],
+    runs: Runs = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what skipped steps cost: examples thrown away, schedules ahead of the optimizer."""
+    from lsviz.analysis.skips import load_skipping_run, skips_frame
+
+    found = [find_run(name, runs) for name in names]
+    frame = skips_frame([load_skipping_run(run) for run in found])
+    if as_json:
+        print_json(_records(frame))
+    else:
+        skips_table(frame)
+    for run in found:
+        tell_problems(run)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as strict JSON has them."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
