@@ -179,38 +179,6 @@ def check_scale(scale: float) -> float:
     return scale
 
 
-def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
-    """Return what a cast of the reference would flush at the S in force, beside what was really flushed.
-
-    Args:
-        rows: The run's references.
-        flushed: As `lsviz.analysis.shares.flushed_frame` returns it.
-        fmt: The format that the run computed in.
-
-    Returns:
-        Columns step, tensor, kind, loss_scale, predicted and actual (shares of the values that are not
-        zero in the reference), and gap, actual less predicted: what was lost further up and never arrived.
-    """
-    keys = ["step", "tensor", "kind"]
-    told = []
-    for scale in flushed["loss_scale"].unique():
-        wanted = flushed[flushed["loss_scale"] == scale][[*keys, "loss_scale", "flushed"]]
-        if MIN_SCALE <= scale <= MAX_SCALE:
-            told.append(
-                wanted.merge(shares_at_frame(rows, float(scale), fmt), on=keys, suffixes=("_actual", ""))
-            )
-    columns = [*keys, "loss_scale", "predicted", "actual", "gap"]
-    if not told:
-        return pd.DataFrame({name: [] for name in columns})
-    both = pd.concat(told, ignore_index=True)
-    at_risk = 1 - both["structural_zero"]
-    both["predicted"] = (both["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
-    both["actual"] = both["flushed_actual"]
-    both["gap"] = both["actual"] - both["predicted"]
-    found: pd.DataFrame = both[columns]
-    return found
-
-
 def shares_at_frame(
     rows: Histograms, scales: float | npt.NDArray[np.float64], fmt: FloatFormat
 ) -> pd.DataFrame:

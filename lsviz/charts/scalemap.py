@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import layer_map_frame
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, shortened
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 30
@@ -85,7 +85,7 @@ def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[l
         z=shares,
         zmin=0,
         zmax=1,
-        colorscale=[[0, "rgba(0,0,0,0)"], [0.001, _faded(colour, 0.12)], [1, colour]],
+        colorscale=[[0, "rgba(0,0,0,0)"], [0.001, faded(colour, 0.12)], [1, colour]],
         showscale=False,
         xgap=0,
         ygap=3,
@@ -108,7 +108,7 @@ def _overflow_bars(powers: Any, names: list[str], overflow: Any, palette: Palett
         x=[float(powers[-1]) + 1 - power for power in first],
         width=0.88,
         marker={
-            "color": _faded(colour, 0.12),
+            "color": faded(colour, 0.12),
             "line": {"width": 0},
             "pattern": {"shape": "/", "fgcolor": colour, "size": 7, "solidity": 0.35},
         },
@@ -119,11 +119,6 @@ def _overflow_bars(powers: Any, names: list[str], overflow: Any, palette: Palett
         textposition="none",
         hovertemplate="%{text}<extra></extra>",
     )
-
-
-def _faded(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def _words(flushed: float, overflow: float) -> str:

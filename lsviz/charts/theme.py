@@ -177,6 +177,12 @@ def policy_colour(policy: str, precision: str, mode: Mode) -> str:
     return palette.others[sum(name.encode()) % len(palette.others)]
 
 
+def faded(colour: str, opacity: float) -> str:
+    """Return a colour such as ``#1f2a44`` with an opacity from 0 to 1."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
 def literal(text: str) -> str:
     """Return text that Plotly shows as it stands: its HTML and MathJax mean nothing.
 

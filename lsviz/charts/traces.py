@@ -10,17 +10,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_scale
+from lsviz.charts.labels import LABEL_PX, MAX_LABEL, end_labels
 from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES
 from lsviz.formats import Region
 from lsviz.policies import Trace
 
-MAX_LABEL: Final = 30
 HEIGHT: Final = 440
 MAX_HEIGHT: Final = 640
 SPREAD: Final = 0.09
 """Binades between lines that would hide each other."""
-LABEL_PX: Final = 17
 
 
 def trace_figure(
@@ -235,40 +234,15 @@ def _end_labels(
     high: int,
     height: float,
 ) -> list[dict[str, Any]]:
-    """Each policy's name at its line's end, pushed apart where lines meet."""
+    """Each policy's name at its line's end."""
     offsets = _offsets(frame, list(traces))
     ends = {}
     for label in traces:
         own = frame[(frame["policy"] == label) & (frame["loss_scale"] > 0)]
         if len(own):
-            ends[label] = (
-                float(np.log2(own["loss_scale"].iloc[-1])) + offsets[label],
-                int(own["step"].iloc[-1]),
-            )
-    room = LABEL_PX * (high - low + 1.2) / max(1.0, height - 76)
-    order = sorted(ends, key=lambda label: ends[label][0])
-    places: dict[str, float] = {}
-    previous = -np.inf
-    for label in order:
-        previous = max(ends[label][0], previous + room)
-        places[label] = previous
-    # What was pushed out at the top is pushed back as one.
-    excess = max(0.0, previous - (high + 0.4))
-    return [
-        {
-            "text": f"<b>{literal(shortened(label, MAX_LABEL))}</b>",
-            "x": ends[label][1] + 1,
-            "xref": "x",
-            "xanchor": "left",
-            "xshift": 6,
-            "y": places[label] - excess,
-            "yref": "y",
-            "yanchor": "middle",
-            "showarrow": False,
-            "font": {"size": 13, "color": colours[label]},
-        }
-        for label in order
-    ]
+            last = float(np.log2(own["loss_scale"].iloc[-1])) + offsets[label]
+            ends[label] = (float(own["step"].iloc[-1]) + 1, last)
+    return end_labels(ends, colours, low=low - 0.6, high=high + 0.6, height=height - 76)
 
 
 def _ends(traces: Mapping[str, Trace], frame: pd.DataFrame, palette: Palette) -> list[dict[str, Any]]:

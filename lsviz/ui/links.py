@@ -15,6 +15,8 @@ _ICONS: Final = {
     "launch": ":material/play_arrow:",
     "compare": ":material/compare:",
     "whatif": ":material/tune:",
+    "replay": ":material/replay:",
+    "blame": ":material/crisis_alert:",
     "policies": ":material/stacked_line_chart:",
     "reproduce": ":material/science:",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args, get_origin
 
 import streamlit as st
@@ -158,3 +159,14 @@ def _put_into_url(form: str, text: str) -> None:
     st.session_state[f"{form}.text"] = text
     if form == "policy":
         st.query_params[form] = text
+
+
+def canonical_policies(texts: Sequence[str]) -> list[str]:
+    """Return policies in their canonical form, each once; what is none is told."""
+    policies = []
+    for text in texts:
+        try:
+            policies.append(format_policy(parse_policy(text)))
+        except UserError as error:
+            st.warning(plain(f"Left out: {error}"))
+    return list(dict.fromkeys(policies))

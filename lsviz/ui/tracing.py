@@ -23,7 +23,7 @@ from lsviz.policies import (
     trace_overflows,
 )
 from lsviz.ui.links import link_page
-from lsviz.ui.policy_form import policy_form
+from lsviz.ui.policy_form import canonical_policies, policy_form
 from lsviz.ui.state import colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
@@ -66,7 +66,7 @@ def choose_policies(driven_by: str) -> list[str]:
     if key not in st.session_state:
         st.session_state[key] = kept.get(driven_by, list(FIRST_POLICIES[driven_by]))
     added = st.session_state.pop("traced.add", None)
-    st.session_state[key] = _canonical([*st.session_state[key], *([added] if added else [])])
+    st.session_state[key] = canonical_policies([*st.session_state[key], *([added] if added else [])])
     chosen_column, form_column = st.columns([9, 2], vertical_alignment="bottom")
     with form_column, st.popover("Add one", icon=":material/add:", width="stretch"):
         text = policy_form("traced.form", "megatron")
@@ -82,7 +82,7 @@ def choose_policies(driven_by: str) -> list[str]:
         placeholder="Choose policies, or type one: megatron:hysteresis=1",
         help="Every library's own rule. Typed ones may have settings, as on the command line.",
     )
-    chosen = _canonical(chosen)
+    chosen = canonical_policies(chosen)
     kept[driven_by] = chosen
     st.session_state["traced.written"] = chosen
     set_url_list("policies", chosen, ";")
@@ -204,17 +204,6 @@ def _same_start(policy: Policy) -> Policy:
         return parse_policy(format_policy(policy.model_copy(update=changes)))
     except UserError:  # its own bounds leave no room for that start
         return policy
-
-
-def _canonical(texts: Sequence[str]) -> list[str]:
-    """Return policies in their canonical form, each once; what is none is told."""
-    policies = []
-    for text in texts:
-        try:
-            policies.append(format_policy(parse_policy(text)))
-        except UserError as error:
-            st.warning(plain(f"Left out: {error}"))
-    return list(dict.fromkeys(policies))
 
 
 def _is_policy(text: str) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
-from lsviz.analysis.compare import run_label
+from lsviz.analysis.findings import format_percent
+from lsviz.analysis.gap import gap_finding, layer_gap_frame, predicted_frame
 from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
-from lsviz.analysis.shares import layer_names
+from lsviz.analysis.shares import flushed_frame, layer_names
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.charts.scalemap import scale_map_figure
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import parse_format
@@ -40,32 +41,16 @@ class Answer:
         frame: `scale_map_frame`.
         layers: The rows of the picture.
         steps: How many recorded steps it is read from.
+        gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
+        caution: What to know of histograms that lack what was flushed; empty of others.
     """
 
     found: Recommendation
     frame: pd.DataFrame
     layers: list[str]
     steps: int
-
-
-def choose_run(runs: Sequence[Run]) -> Run:
-    """Ask for a run; those with an FP32 reference come first."""
-    ordered = sorted(runs, key=lambda run: run.config.reference_every == 0)  # stable: newest first
-    by_id = {run.run_id: run for run in ordered}
-    if st.session_state.get("seen") not in by_id:
-        asked = st.query_params.get("seen")
-        if asked is not None and asked not in by_id:
-            st.warning(plain(f"The link asks for a run that is not here: {asked[:80]!r}"))
-        st.session_state["seen"] = asked if asked in by_id else ordered[0].run_id
-    chosen = st.selectbox(
-        "Run",
-        list(by_id),
-        key="seen",
-        format_func=lambda run_id: _option(by_id[run_id]),
-        help="Whose FP32 reference gradients are asked. The address bar keeps your choice.",
-    )
-    st.query_params["seen"] = chosen
-    return by_id[chosen]
+    gaps: pd.DataFrame
+    caution: str
 
 
 def choose_format() -> str:
@@ -90,11 +75,16 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     exponents = _run.exponents(columns=READ_COLUMNS)
     rows, target = Histograms.of(exponents), parse_format(fmt)
     frame = scale_map_frame(rows, target)
+    layers = layer_names(exponents)
+    same = _run.config.precision == fmt
+    predicted = predicted_frame(rows, flushed_frame(exponents if same else exponents.head(0)), target)
     return Answer(
         found=recommend(rows, target, scale_map=frame),
         frame=frame,
-        layers=layer_names(exponents),
+        layers=layers,
         steps=int(rows.keys["step"].nunique()),
+        gaps=layer_gap_frame(predicted, layers),
+        caution=rows.caution,
     )
 
 
@@ -107,9 +97,36 @@ def show_map(answer: Answer) -> None:
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
         "whichever loses more) become zero; hatched: some value becomes Inf. "
         f"{safe if answer.found.window else ''}"
-        "It is told of one cast of the FP32 gradients: a real FP16 backward pass flushes more, since what is "
-        "lost at one layer never reaches the next."
+        "It is told of one cast of the FP32 gradients: a real FP16 backward pass can flush more, since what "
+        "is lost at one layer never reaches the next."
     )
+
+
+def show_gaps(answer: Answer, fmt: str) -> None:
+    """Draw what one cast would flush beside what was really flushed, layer by layer."""
+    if answer.gaps.empty:
+        return
+    finding = gap_finding(answer.gaps)
+    st.subheader("Predicted and actual", anchor=False)
+    st.markdown(plain(finding))
+    pairs = [
+        LayerPair(
+            row["layer"],
+            row["predicted"],
+            row["actual"],
+            f"{row['layer']}: a cast would flush {format_percent(row['predicted'])}, "
+            f"really flushed {format_percent(row['actual'])}",
+        )
+        for row in answer.gaps.to_dict("records")
+    ]
+    figure = pairs_figure(
+        pairs,
+        ring="one cast of the FP32 gradient",
+        dot=f"really flushed by {fmt.upper()}",
+        mode=colour_mode(),
+    )
+    show_figure(figure, "gaps", f"Flushed share of each layer, predicted and actual. {finding}")
+    st.caption("At the S that was in force; means over the recorded steps, at each layer's output.")
 
 
 def show_next(run: Run, answer: Answer) -> None:
@@ -120,9 +137,3 @@ def show_next(run: Run, answer: Answer) -> None:
     st.code(f"lsviz run --task {task} --policy {policy}", language="sh")
     if task in TASKS:
         link_page("launch", f"Launch {task} with {policy}", {"task": task, "policy": policy})
-
-
-def _option(run: Run) -> str:
-    config = run.config
-    reference = "" if config.reference_every else " · no reference"
-    return f"{config.task} · {run_label(config)} · seed {config.seed} · {run.run_id[-4:]}{reference}"

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
+from lsviz.analysis.gap import predicted_frame
 from lsviz.analysis.shares import flushed_frame
 from lsviz.analysis.whatif import (
     SHARES,
     WHATIF_COLUMNS,
     Histograms,
     WhatIfError,
-    predicted_frame,
     whatif_frame,
 )
 from lsviz.exponents import ROUNDING_FORMATS

@@ -11,6 +11,8 @@ PAGES = {
     "launch": "lsviz/ui/pages/launch.py",
     "compare": "lsviz/ui/pages/compare.py",
     "whatif": "lsviz/ui/pages/whatif.py",
+    "replay": "lsviz/ui/pages/replay.py",
+    "blame": "lsviz/ui/pages/blame.py",
     "policies": "lsviz/ui/pages/policies.py",
     "reproduce": "lsviz/ui/pages/reproduce.py",
 }

@@ -3,9 +3,10 @@
 import streamlit as st
 
 from lsviz.analysis.whatif import WhatIfError
+from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.whatif import answer_of, choose_format, choose_run, show_map, show_next
+from lsviz.ui.whatif import answer_of, choose_format, show_gaps, show_map, show_next
 from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
 
 store = run_store()
@@ -18,7 +19,8 @@ if not runs:
 heading = st.container()
 run_column, format_column, words_column = st.columns([5, 5, 2], vertical_alignment="bottom")
 with run_column:
-    run = choose_run(runs)
+    with_reference = sorted(runs, key=lambda run: run.config.reference_every == 0)  # stable: newest first
+    run = choose_run(with_reference, "Whose FP32 reference gradients are asked.")
 with format_column:
     fmt = choose_format()
 with words_column:
@@ -32,6 +34,9 @@ except WhatIfError as error:
 
 heading.header(plain(answer.found.headline))
 heading.caption(plain(f"{answer.found.reason} Read from {answer.steps} recorded steps."))
+if answer.caution:
+    st.warning(plain(answer.caution), icon=":material/visibility_off:")
 show_map(answer)
 show_next(run, answer)
+show_gaps(answer, fmt)
 show_problems([], store.list_broken())

@@ -1,0 +1,78 @@
+"""What one cast of the reference would flush, beside what FP16's backward pass really flushed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import pandas as pd
+
+from lsviz.analysis.findings import format_percent
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, shares_at_frame
+from lsviz.formats import FloatFormat
+
+NOTICED: Final = 0.01
+"""Share of a layer's values from which a gap is worth a word."""
+
+
+def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
+    """Return what a cast of the reference would flush at the S in force, beside what was really flushed.
+
+    Args:
+        rows: The run's references.
+        flushed: As `lsviz.analysis.shares.flushed_frame` returns it.
+        fmt: The format that the run computed in.
+
+    Returns:
+        Columns step, tensor, kind, loss_scale, predicted and actual (shares of the values that are not
+        zero in the reference), and gap, actual less predicted: what was lost further up and never arrived.
+    """
+    keys = ["step", "tensor", "kind"]
+    told = []
+    for scale in flushed["loss_scale"].unique():
+        wanted = flushed[flushed["loss_scale"] == scale][[*keys, "loss_scale", "flushed"]]
+        if MIN_SCALE <= scale <= MAX_SCALE:
+            told.append(
+                wanted.merge(shares_at_frame(rows, float(scale), fmt), on=keys, suffixes=("_actual", ""))
+            )
+    columns = [*keys, "loss_scale", "predicted", "actual", "gap"]
+    if not told:
+        return pd.DataFrame({name: [] for name in columns})
+    both = pd.concat(told, ignore_index=True)
+    at_risk = 1 - both["structural_zero"]
+    both["predicted"] = (both["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
+    both["actual"] = both["flushed_actual"]
+    both["gap"] = both["actual"] - both["predicted"]
+    found: pd.DataFrame = both[columns]
+    return found
+
+
+def layer_gap_frame(predicted: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
+    """Return the same for each layer's output over the run.
+
+    Args:
+        predicted: `predicted_frame`.
+        layers: As `lsviz.analysis.shares.layer_names` returns them.
+
+    Returns:
+        Columns layer, predicted, actual, gap: means over the recorded steps; in the order of layers.
+    """
+    outputs = predicted[predicted["kind"] == "activation_grad"]
+    means = outputs.groupby("tensor", sort=False)[["predicted", "actual", "gap"]].mean()
+    found = means.reindex([name for name in layers if name in means.index]).rename_axis("layer")
+    return found.reset_index()
+
+
+def gap_finding(gaps: pd.DataFrame) -> str:
+    """Return in one or two sentences how much more was lost than one cast loses."""
+    if gaps.empty:
+        return ""
+    worst = gaps.to_dict("records")[int(gaps["gap"].to_numpy().argmax())]
+    if worst["gap"] <= NOTICED:
+        most = format_percent(float(gaps["gap"].abs().max()))
+        return f"What FP16 really flushed is what one cast of the reference would flush, to within {most}."
+    return (
+        f"{worst['layer']} really lost {format_percent(worst['actual'])} of its values, where one cast of "
+        f"its FP32 gradient would lose {format_percent(worst['predicted'])}. The rest never arrived: it was "
+        "lost in the layers above, or in FP16's rounding on the way."
+    )

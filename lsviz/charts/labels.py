@@ -1,0 +1,56 @@
+"""Names written at the ends of lines, in place of a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from lsviz.charts.theme import literal, shortened
+
+LABEL_PX: Final = 17
+MAX_LABEL: Final = 30
+
+
+def end_labels(
+    ends: Mapping[str, tuple[float, float]],
+    colours: Mapping[str, str],
+    *,
+    low: float,
+    high: float,
+    height: float,
+) -> list[dict[str, Any]]:
+    """Return annotations with each line's name right of its end, pushed apart where lines meet.
+
+    Args:
+        ends: Label -> (x, y) of the line's end, on the axes x and y.
+        colours: Label -> colour.
+        low: Lower end of the y axis.
+        high: Its upper end.
+        height: The panel's, in pixels.
+    """
+    room = LABEL_PX * (high - low) / max(1.0, height)
+    order = sorted(ends, key=lambda label: ends[label][1])
+    places: dict[str, float] = {}
+    previous = -np.inf
+    for label in order:
+        previous = max(ends[label][1], previous + room)
+        places[label] = previous
+    # What was pushed out at the top is pushed back as one.
+    excess = max(0.0, previous - high)
+    return [
+        {
+            "text": f"<b>{literal(shortened(label, MAX_LABEL))}</b>",
+            "x": ends[label][0],
+            "xref": "x",
+            "xanchor": "left",
+            "xshift": 6,
+            "y": places[label] - excess,
+            "yref": "y",
+            "yanchor": "middle",
+            "showarrow": False,
+            "font": {"size": 13, "color": colours[label]},
+        }
+        for label in order
+    ]

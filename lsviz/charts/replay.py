@@ -1,0 +1,245 @@
+"""What other policies would have done with a run's gradients: S over its steps, and where that is a guess."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.charts.labels import MAX_LABEL, end_labels
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.timelines import DASHES
+from lsviz.formats import Region
+
+HEIGHT: Final = 470
+APART_PX: Final = 3
+"""Between lines that would hide each other."""
+MAX_MARKS: Final = 1000
+"""Skipped steps that are marked a line; of more, some."""
+RECORDED: Final = "recorded"
+_TOP, _WHOLE, _BOTTOM = [0.4, 1.0], [0.0, 1.0], [0.0, 0.25]
+
+
+@dataclass(frozen=True)
+class ReplayLine:
+    """One policy's line.
+
+    Attributes:
+        label: The policy's string form.
+        colour: The policy's colour.
+        frame: `lsviz.analysis.replay.replay_frame`.
+        exact_until: The first step from which it is a guess.
+        raised_at: The step at which the policy gives up; None if it never does.
+    """
+
+    label: str
+    colour: str
+    frame: pd.DataFrame
+    exact_until: int
+    raised_at: int | None = None
+
+
+def replay_figure(lines: Sequence[ReplayLine], steps: pd.DataFrame, mode: Mode) -> go.Figure:
+    """Draw S over the steps: broad the recorded one, a line a policy, dotted from where it is a guess.
+
+    Below, where the run has references, the share that a cast at each policy's S would flush.
+
+    Args:
+        lines: The policies.
+        steps: The recorded run's steps table.
+        mode: ``light`` or ``dark``.
+    """
+    palette = PALETTES[mode]
+    low, high = _range([steps["loss_scale"], *(line.frame["loss_scale"] for line in lines)])
+    shares = any(line.frame["flushed"].notna().any() for line in lines)
+    panel = _TOP if shares else _WHOLE
+    total = int(steps["step"].max()) + 1 if len(steps) else 1
+    longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
+    figure = go.Figure(data=[_recorded(steps, palette)], layout=base_layout(mode))
+    drawn = _apart(lines, APART_PX * (high - low) / ((HEIGHT - 92) * (panel[1] - panel[0])))
+    for place, (line, off) in enumerate(zip(lines, drawn, strict=True)):
+        dash = DASHES[[other.colour for other in lines[:place]].count(line.colour) % len(DASHES)]
+        figure.add_traces(_scales(line, dash, off))
+        if shares:
+            figure.add_trace(_flushed(line))
+    every = max(1, math.ceil((high - low) / 8))
+    ticks = range(math.ceil(low / every) * every, math.floor(high) + 1, every)
+    ends = {RECORDED: _end(steps)} | {
+        line.label: _end(line.frame, off) for line, off in zip(lines, drawn, strict=True) if len(line.frame)
+    }
+    colours = {RECORDED: palette.muted} | {line.label: line.colour for line in lines}
+    figure.update_layout(
+        height=HEIGHT,
+        margin={"l": 56, "r": min(250, 24 + 8 * max(longest, len(RECORDED))), "t": 46, "b": 46},
+        hovermode="closest",
+        shapes=[_border(line, panel, palette) for line in lines if line.exact_until < total],
+        xaxis={
+            "anchor": "y2" if shares else "y",
+            "range": [0, total],
+            "showgrid": False,
+            "tickformat": ",d",
+            "title": {"text": "step", "standoff": 6},
+        },
+        yaxis={
+            "domain": panel,
+            "range": [low, high],
+            "tickvals": list(ticks),
+            "ticktext": [format_scale(2.0**k) for k in ticks],
+        },
+        annotations=[
+            panel_title("<b>Loss scale S</b> · × skips the step · dotted: a guess", 1.0, palette),
+            *end_labels(ends, colours, low=low, high=high, height=(HEIGHT - 92) * (panel[1] - panel[0])),
+            *(_stop(line, palette) for line in lines if line.raised_at is not None and len(line.frame)),
+        ],
+    )
+    if shares:
+        top = max(float(line.frame["flushed"].max()) for line in lines if line.frame["flushed"].notna().any())
+        most = next(share for share in (0.01, 0.1, 0.5, 1.0) if top <= share)
+        figure.update_layout(
+            yaxis2={
+                "domain": _BOTTOM,
+                "range": [-0.04 * most, 1.08 * most],
+                "tickvals": [0, most / 2, most],
+                "ticktext": [format_percent(share) for share in (0, most / 2, most)],
+            }
+        )
+        figure.add_annotation(
+            panel_title("<b>Flushed</b> at that S, all layers, by one cast of the reference", 0.25, palette)
+        )
+    return figure
+
+
+def _recorded(steps: pd.DataFrame, palette: Palette) -> go.Scatter:
+    x, y = _corners(steps)
+    line = {"color": palette.muted, "width": 8, "shape": "hv"}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.28, name=RECORDED, hoverinfo="skip")
+
+
+def _apart(lines: Sequence[ReplayLine], spread: float) -> list[float]:
+    """Return by how many binades to move each line, where some would hide each other."""
+    scales = (
+        pd.concat([line.frame.set_index("step")["loss_scale"] for line in lines], axis=1) if lines else None
+    )
+    if scales is None or not (scales.nunique(axis=1) < scales.notna().sum(axis=1)).any():
+        return [0.0] * len(lines)
+    return [spread * ((len(lines) - 1) / 2 - place) for place in range(len(lines))]
+
+
+def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
+    frame, name = line.frame, literal(line.label)
+    exact, guess = frame[frame["step"] < line.exact_until], frame[frame["step"] >= line.exact_until]
+    drawn = []
+    for part, style, opacity in ((exact, dash, 1.0), (guess, "dot", 0.75)):
+        if len(part):
+            x, y = _corners(part, off)
+            pen = {"color": line.colour, "width": 2.5, "dash": style, "shape": "hv"}
+            drawn.append(
+                go.Scatter(x=x, y=y, mode="lines", line=pen, opacity=opacity, name=name, hoverinfo="skip")
+            )
+    skipped = frame[frame["skipped"]]
+    skipped = skipped.iloc[:: max(1, math.ceil(len(skipped) / MAX_MARKS))]
+    hover = frame.iloc[:: max(1, math.ceil(len(frame) / MAX_MARKS))]
+    mark = {"symbol": "x-thin", "size": 8, "line": {"color": line.colour, "width": 1.8}}
+    drawn.append(
+        go.Scatter(
+            x=skipped["step"] + 0.5,
+            y=_log2(skipped) + off,
+            mode="markers",
+            marker=mark,
+            name=name,
+            hoverinfo="skip",
+        )
+    )
+    drawn.append(
+        go.Scatter(
+            x=hover["step"] + 0.5,
+            y=_log2(hover) + off,
+            mode="markers",
+            marker={"size": 10, "opacity": 0, "color": line.colour},
+            customdata=[_words(name, row) for row in hover.to_dict("records")],
+            name=name,
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    )
+    return drawn
+
+
+def _words(name: str, row: Any) -> str:
+    words = [f"<b>{name}</b>, step {row['step']:,}: S = {format_scale(row['loss_scale'])}"]
+    words += ["skipped"] if row["skipped"] else []
+    words += [] if row["exact"] else ["a guess: the run went another way"]
+    words += [] if math.isnan(row["flushed"]) else [f"{format_percent(row['flushed'])} flushed"]
+    return "<br>".join(words)
+
+
+def _flushed(line: ReplayLine) -> go.Scatter:
+    known = line.frame[line.frame["flushed"].notna()]
+    return go.Scatter(
+        x=known["step"] + 0.5,
+        y=known["flushed"],
+        yaxis="y2",
+        mode="lines+markers",
+        line={"color": line.colour, "width": 1.5},
+        marker={"size": 4},
+        customdata=[format_percent(share) for share in known["flushed"]],
+        hovertemplate=f"<b>{literal(line.label)}</b>, step %{{x:,d}}: %{{customdata}} flushed<extra></extra>",
+    )
+
+
+def _border(line: ReplayLine, panel: list[float], palette: Palette) -> dict[str, Any]:
+    """Where a replay stops being exact."""
+    place = {"x0": line.exact_until, "x1": line.exact_until, "y0": panel[0], "y1": panel[1], "yref": "paper"}
+    return {"type": "line", "xref": "x", **place, "line": {"color": line.colour, "width": 1.2}}
+
+
+def _stop(line: ReplayLine, palette: Palette) -> dict[str, Any]:
+    x, y = _end(line.frame)
+    return {
+        "text": "<b>gives up</b>",
+        "x": x,
+        "y": y,
+        "showarrow": True,
+        "arrowhead": 2,
+        "arrowcolor": palette.region_text[Region.OVERFLOW],
+        "ax": -40,
+        "ay": -30,
+        "font": {"size": 13, "color": palette.region_text[Region.OVERFLOW]},
+    }
+
+
+def _log2(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+    scales = frame["loss_scale"].to_numpy(np.float64)
+    found: npt.NDArray[np.float64] = np.full(scales.shape, np.nan)
+    np.log2(scales, out=found, where=scales > 0)
+    return found
+
+
+def _corners(frame: pd.DataFrame, off: float = 0.0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return where S changes, and its end one step further on, so that the last step has a width too."""
+    steps, heights = frame["step"].to_numpy(np.int64), _log2(frame) + off
+    kept = np.ones(len(steps), bool)
+    kept[1:] = heights[1:] != heights[:-1]
+    x, y = steps[kept], heights[kept]
+    return np.append(x, steps[-1:] + 1), np.append(y, heights[-1:])
+
+
+def _end(frame: pd.DataFrame, off: float = 0.0) -> tuple[float, float]:
+    if not len(frame):
+        return 0.0, 0.0
+    return float(frame["step"].iloc[-1]) + 1, float(_log2(frame.tail(1))[0]) + off
+
+
+def _range(scales: Sequence[pd.Series[Any]]) -> tuple[float, float]:
+    every = pd.concat(list(scales))
+    every = every[every > 0]
+    if every.empty:
+        return -0.6, 16.6
+    low, high = math.floor(math.log2(every.min())), math.ceil(math.log2(every.max()))
+    return (low - 0.6, high + 0.6) if high - low >= 4 else (low - 2.6, high + 2.6)

@@ -1,0 +1,169 @@
+"""Blame's parts: headroom over the steps, who overflowed first, and what one S for all costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from lsviz.analysis.blame import Bottleneck, blame_frame, bottleneck, bottleneck_finding, headroom_frame
+from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.onescale import WORTH, one_scale_finding, one_scale_frame
+from lsviz.analysis.recommend import limiting_tensor
+from lsviz.analysis.scalemap import scale_map_frame
+from lsviz.analysis.series import run_format
+from lsviz.analysis.shares import layer_names
+from lsviz.analysis.skips import load_skipping_run, skips_finding, skips_frame
+from lsviz.analysis.whatif import READ_COLUMNS, Histograms, WhatIfError
+from lsviz.charts.headroom import headroom_figure
+from lsviz.charts.pairs import LayerPair, pairs_figure
+from lsviz.jobs.manager import live_status
+from lsviz.runs.reader import Run, RunError
+from lsviz.ui.links import link_page
+from lsviz.ui.state import colour_mode
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_figure
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a run's largest gradients tell. Shared between sessions: never change it.
+
+    Attributes:
+        steps: How many steps it has.
+        blame: `blame_frame`.
+        headroom: `headroom_frame`.
+        bottleneck: The layer that fixes the global S.
+        skips: What skipping cost, in one or two sentences.
+        costs: `one_scale_frame`; empty where there are no references.
+        costs_finding: Whether a scale per layer would help.
+        task: What was trained.
+    """
+
+    steps: int
+    blame: pd.DataFrame
+    headroom: pd.DataFrame
+    bottleneck: Bottleneck | None
+    skips: str
+    costs: pd.DataFrame
+    costs_finding: str
+    task: str
+
+
+def skipping_first(runs: Sequence[Run]) -> list[Run]:
+    """Return runs with skipped steps before the others, each in their order."""
+
+    def skips(run: Run) -> bool:
+        try:
+            return run.status.skipped_steps > 0
+        except RunError:  # what is wrong with it is told once it is chosen
+            return False
+
+    return sorted(runs, key=lambda run: not skips(run))
+
+
+def examine_run(run: Run) -> Examined:
+    """Return what a run tells, from memory where it has not changed since."""
+    return _examine(str(run.path.resolve()), live_status(run).updated, run)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Reading the run")
+def _examine(path: str, updated: float, _run: Run) -> Examined:
+    precision = _run.config.precision
+    steps, amax = _run.steps(), _run.amax()
+    headroom = headroom_frame(amax, precision=precision)
+    costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
+    exponents = _run.exponents(columns=READ_COLUMNS)
+    try:
+        rows = Histograms.of(exponents)
+    except WhatIfError:
+        rows = None
+    if rows is not None and not rows.censored:
+        costs = one_scale_frame(scale_map_frame(rows, run_format(precision)), layer_names(exponents))
+        words = one_scale_finding(costs, limiting_tensor(rows))
+    return Examined(
+        steps=len(steps),
+        blame=blame_frame(steps, _run.outcomes(), amax, precision=precision),
+        headroom=headroom,
+        bottleneck=bottleneck(headroom, precision=precision),
+        skips=skips_finding(skips_frame([load_skipping_run(_run)]).to_dict("records")[0]),
+        costs=costs,
+        costs_finding=words,
+        task=_run.config.task,
+    )
+
+
+def show_headroom(found: Examined) -> None:
+    """Draw every layer's headroom over the steps."""
+    if found.headroom.empty:
+        st.info(
+            "This run kept no largest gradients: those made with --record-every 0 do not, nor those of an "
+            "earlier lsviz.",
+            icon=":material/info:",
+        )
+        return
+    alt = f"Headroom of each layer over the steps. {bottleneck_finding(found.bottleneck)}"
+    show_figure(headroom_figure(found.headroom, found.blame, colour_mode()), "headroom", alt)
+    st.caption(
+        "Headroom: how many binades (doublings) the largest value of a layer's output or weight gradient, "
+        "scaled, is below overflow. Where a step was skipped, as FP32 has it."
+    )
+
+
+def show_skipped(found: Examined) -> None:
+    """List the skipped steps, and say what they cost."""
+    st.markdown(plain(found.skips))
+    if found.blame.empty:
+        return
+    cured = found.blame["curable"].map({True: "yes", False: "no"})
+    rows = pd.DataFrame(
+        {
+            "step": found.blame["step"],
+            "S": [format_scale(scale) for scale in found.blame["loss_scale"]],
+            "began in": found.blame["tensor"].fillna("–"),
+            "gradient of": found.blame["kind"].map({"activation_grad": "output", "weight_grad": "weight"}),
+            "held": found.blame["found"].fillna("–"),
+            "a smaller S helps": cured.fillna("unknown"),
+            "largest, FP32": found.blame["largest"],
+            "fits up to S": [_scale(scale) for scale in found.blame["fits"]],
+        }
+    )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        height=min(320, 38 + 35 * len(rows)),
+        column_config={"largest, FP32": st.column_config.NumberColumn(format="%.3g")},
+        alt="Each skipped step with the gradient in which Inf or NaN began",
+    )
+
+
+def show_one_scale(found: Examined) -> None:
+    """Draw what one S costs each layer, where it costs any."""
+    if found.costs.empty:
+        return
+    st.subheader("One S for all, or one a layer?", anchor=False)
+    st.markdown(plain(found.costs_finding))
+    if found.costs["saved"].max() <= WORTH:
+        return
+    scale = format_scale(float(found.costs["scale"].iloc[0]))
+    pairs = [
+        LayerPair(
+            row["layer"],
+            row["own_flushed"],
+            row["flushed"],
+            f"{row['layer']}: {format_percent(row['flushed'])} at S = {scale}, "
+            f"{format_percent(row['own_flushed'])} at its own {format_scale(row['own_scale'])}",
+        )
+        for row in found.costs.to_dict("records")
+    ]
+    figure = pairs_figure(
+        pairs, ring="at a scale of its own", dot=f"at S = {scale} for all", mode=colour_mode()
+    )
+    show_figure(figure, "one_scale", f"Flushed share of each layer. {found.costs_finding}")
+    link_page("launch", f"Launch {found.task} with layerwise", {"task": found.task, "policy": "layerwise"})
+
+
+def _scale(value: float) -> str:
+    return "–" if pd.isna(value) else format_scale(value)

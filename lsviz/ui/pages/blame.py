@@ -1,0 +1,34 @@
+"""Blame: which gradient overflowed first at each skipped step, and which layer limits S for all."""
+
+import streamlit as st
+
+from lsviz.analysis.blame import blame_finding, bottleneck_finding
+from lsviz.ui.blaming import examine_run, show_headroom, show_one_scale, show_skipped, skipping_first
+from lsviz.ui.choosing import choose_run
+from lsviz.ui.state import run_store
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
+
+store = run_store()
+runs = store.list_runs()
+if not runs:
+    stop_without_runs(
+        store,
+        "No run to examine yet",
+        "Launch one: it keeps the largest gradient of every layer at every step.",
+    )
+
+heading = st.container()
+run_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
+with run_column:
+    examined = "Whose gradients are examined; runs with skipped steps come first."
+    run = choose_run(skipping_first(runs), examined)
+with words_column:
+    show_glossary()
+found = examine_run(run)
+heading.header(plain(blame_finding(found.blame, found.steps)))
+heading.caption(plain(bottleneck_finding(found.bottleneck)))
+show_headroom(found)
+show_skipped(found)
+show_one_scale(found)
+show_problems([], store.list_broken())

@@ -1,0 +1,44 @@
+"""Replay: what any other policy would have done with the gradients that a run recorded."""
+
+import streamlit as st
+
+from lsviz.ui.choosing import choose_run
+from lsviz.ui.replaying import (
+    choose_replayed,
+    read_series,
+    replay_policies,
+    replays_finding,
+    show_replays,
+    show_table,
+)
+from lsviz.ui.state import run_store
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
+
+store = run_store()
+runs = store.list_runs()
+if not runs:
+    stop_without_runs(
+        store,
+        "No run to replay yet",
+        "Launch one: it keeps the largest gradient of every layer at every step.",
+    )
+
+heading = st.container()
+run_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
+with run_column:
+    run = choose_run(runs, "Whose gradients the policies are shown.")
+with words_column:
+    show_glossary()
+policies = choose_replayed(run)
+read = read_series(run)
+replays = replay_policies(read, policies)
+heading.header(plain(replays_finding(read, replays)))
+heading.caption(
+    "No training: each policy is shown the gradients that the run recorded. That is exact for as long as it "
+    "skips the steps that the run skipped; from then on training would have gone another way, and the line "
+    "is dotted."
+)
+show_replays(read, replays)
+show_table(replays)
+show_problems([], store.list_broken())

@@ -1,0 +1,160 @@
+"""Replay's parts: which policies, what each would have done, and where that is a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+import streamlit as st
+
+from lsviz.analysis.findings import format_scale
+from lsviz.analysis.replay import Replay, replay, replay_frame
+from lsviz.analysis.series import GradientSeries, load_series, run_format
+from lsviz.analysis.shares import layer_names
+from lsviz.analysis.whatif import READ_COLUMNS, Histograms, WhatIfError
+from lsviz.charts.replay import ReplayLine, replay_figure
+from lsviz.charts.theme import policy_colour
+from lsviz.jobs.manager import live_status
+from lsviz.policies import POLICIES, parse_policy
+from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import Run
+from lsviz.ui.links import link_page
+from lsviz.ui.policy_form import canonical_policies
+from lsviz.ui.state import colour_mode, set_url_list, url_list
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_figure
+
+FIRST_POLICIES: Final = ("gradscaler", "patent", "histogram")
+MAX_REPLAYED: Final = 6
+_KEY: Final = "replay.policies"
+
+Replays = dict[str, tuple[Replay, pd.DataFrame]]
+"""Each policy's replay and `replay_frame`, by string form."""
+
+
+@dataclass(frozen=True)
+class RunSeries:
+    """What replays read of a run. Shared between sessions: never change it.
+
+    Attributes:
+        config: What it was asked to do.
+        series: Its steps.
+        steps: Its steps table.
+        references: Its references; None where it has none.
+        layers: Whose outputs count as flushed.
+    """
+
+    config: RunConfig
+    series: GradientSeries
+    steps: pd.DataFrame
+    references: Histograms | None
+    layers: list[str]
+
+
+def choose_replayed(run: Run) -> list[str]:
+    """Ask for policies; the URL holds them, and the run's own comes first by default.
+
+    Returns:
+        Canonical string forms, each once; what is no policy is told and left out.
+    """
+    asked = url_list("replayed", ";")
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = canonical_policies(asked or FIRST_POLICIES)[:MAX_REPLAYED]
+    options = list(dict.fromkeys([*POLICIES, run.config.policy, *st.session_state[_KEY]]))
+    chosen: list[str] = st.multiselect(
+        "Policies",
+        options,
+        key=_KEY,
+        accept_new_options=True,
+        max_selections=MAX_REPLAYED,
+        placeholder="Choose policies, or type one: megatron:hysteresis=1",
+        help="Each is run over the recorded gradients. Typed ones may have settings, as on the command line.",
+    )
+    chosen = canonical_policies(chosen)[:MAX_REPLAYED]
+    set_url_list("replayed", chosen, ";")
+    return chosen
+
+
+def read_series(run: Run) -> RunSeries:
+    """Return what replays read of a run, from memory where it has not changed since."""
+    return _read(str(run.path.resolve()), live_status(run).updated, run)
+
+
+@st.cache_resource(max_entries=12, show_spinner="Reading the run")
+def _read(path: str, updated: float, _run: Run) -> RunSeries:
+    exponents = _run.exponents(columns=READ_COLUMNS)
+    try:
+        references = Histograms.of(exponents)
+    except WhatIfError:
+        references = None
+    if references is not None and references.censored:
+        references = None  # what FP16 lost is no measure of what another S would lose
+    return RunSeries(_run.config, load_series(_run), _run.steps(), references, layer_names(exponents))
+
+
+def replay_policies(read: RunSeries, policies: Sequence[str]) -> Replays:
+    """Return each policy's replay and its frame, by string form."""
+    done = {text: replay(parse_policy(text), read.series) for text in policies}
+    fmt = run_format(read.config.precision)
+    return {text: (one, replay_frame(one, read.references, fmt, read.layers)) for text, one in done.items()}
+
+
+def replays_finding(read: RunSeries, replays: Replays) -> str:
+    """Return in one sentence which policy would skip most, beside what the run skipped."""
+    skipped = int(read.series.skipped.sum())
+    run = f"The run skipped {_steps(skipped)}"
+    counts = {text: len(one.skipped) for text, (one, _) in replays.items()}
+    if not counts:
+        return f"{run}: what would other policies have done?"
+    most, least = max(counts, key=lambda text: counts[text]), min(counts, key=lambda text: counts[text])
+    if counts[most] == counts[least]:
+        who = most if len(counts) == 1 else f"each of {len(counts)} other policies"
+        return f"{run}; {who} would skip {_steps(counts[most])}"
+    return f"{run}; {most} would skip {_steps(counts[most])}, {least} {_steps(counts[least])}"
+
+
+def show_replays(read: RunSeries, replays: Replays) -> None:
+    """Draw S of every policy over the run's steps, and what each would flush."""
+    mode, steps = colour_mode(), read.steps
+    lines = [
+        ReplayLine(text, policy_colour(text, "fp16", mode), frame, one.exact_until, one.raised_at)
+        for text, (one, frame) in replays.items()
+    ]
+    alt = f"Loss scale over {len(steps)} steps as recorded, and of {', '.join(replays) or 'no other policy'}."
+    show_figure(replay_figure(lines, steps, mode), "replays", alt)
+
+
+def show_table(replays: Replays) -> None:
+    """Show what each policy came to, and how far that is exact."""
+    rows = [
+        {
+            "policy": text,
+            "steps skipped": len(one.skipped),
+            "exact until step": one.exact_until,
+            "from there a guess, because": one.reason or "–",
+            "last S": format_scale(one.scales[-1]) if one.scales else "–",
+            "flushed, mean": frame["flushed"].mean(),
+        }
+        for text, (one, frame) in replays.items()
+    ]
+    if not rows:
+        return
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={"flushed, mean": st.column_config.NumberColumn(format="percent")},
+        alt="Steps skipped, last S and flushed share of each policy",
+    )
+    for text, (one, _) in replays.items():
+        if one.raised_at is not None:
+            st.warning(
+                plain(f"{text} gives up at step {one.raised_at:,}: {one.stop}"), icon=":material/warning:"
+            )
+    first = next(iter(replays))
+    link_page("launch", f"Train with {first}", {"policy": first})
+
+
+def _steps(number: int) -> str:
+    return "no step" if not number else "1 step" if number == 1 else f"{number:,} steps"
