@@ -11,7 +11,7 @@ from lsviz.analysis.whatif import READ_COLUMNS, Histograms
 from lsviz.formats import E5M2, FP16, FloatFormat
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, train_run
 from tests.runs.test_folder import CONFIG
 from tests.ui.opening import charts, open_page, words
 
@@ -26,7 +26,8 @@ def test_a_link_shows_what_the_command_tells(shown: str, fmt: FloatFormat, runs_
     said = words(app).replace("\\", "")
     assert found.headline in said
     assert found.reason in said
-    assert charts(app) == 1
+    assert charts(app) == (2 if shown == "FP16" else 1)  # what was really flushed is known of FP16 alone
+    assert ("Predicted and actual" in said) == (shown == "FP16")
     assert ("lsviz run --task char-gpt --policy" in said) == (found.policy is not None)
     assert app.selectbox(key="seen").value == run.run_id
 
@@ -45,7 +46,7 @@ def test_another_run_can_be_chosen(runs_root: Path) -> None:
 def test_an_unknown_run_in_the_link_is_told(runs_root: Path) -> None:
     app = open_page("whatif", seen="../../etc")
     assert "The link asks for a run that is not here" in words(app)
-    assert charts(app) == 1
+    assert charts(app) == 2
 
 
 def test_without_any_run_it_says_how_to_get_one(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,8 +55,17 @@ def test_without_any_run_it_says_how_to_get_one(runs_root: Path, monkeypatch: py
     assert "No run to ask yet" in words(app)
 
 
-def test_a_run_without_a_reference_is_told(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_censored_run_is_shown_with_a_word_of_caution(runs_root: Path, no_samples: None) -> None:
+    run = train_run(runs_root, task="sigmoid-mlp", policy="none", steps=3, record_every=1, reference_every=0)
+    app = open_page("whatif", seen=run.run_id)
+    assert "no FP32 reference" in words(app)
+    assert "no other S brings them back" in words(app)
+    assert charts(app) == 1
+    with_reference = train_run(runs_root, task="sigmoid-mlp", policy="none", steps=3)
+    assert "no FP32 reference" not in words(open_page("whatif", seen=with_reference.run_id))
 
+
+def test_a_run_without_gradients_is_told(runs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSVIZ_SAMPLES", str(runs_root / "none"))
     with RunWriter(create_run(runs_root, CONFIG.model_copy(update={"reference_every": 0}))):
         pass

@@ -1,0 +1,89 @@
+"""The pages Replay and Blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lsviz.analysis.blame import blame_finding, blame_frame
+from lsviz.analysis.replay import replay
+from lsviz.analysis.series import load_series
+from lsviz.policies import parse_policy
+from lsviz.runs.reader import open_run
+from tests.conftest import train_run
+from tests.ui.opening import charts, open_page, words
+
+POLICY = "gradscaler:init_scale=2^22,growth_interval=5"
+
+
+@pytest.fixture
+def run_id(runs_root: Path, no_samples: None) -> str:
+    return train_run(runs_root, task="digits-mlp", policy=POLICY, steps=25).run_id
+
+
+def test_replay_shows_what_the_function_tells(run_id: str, runs_root: Path) -> None:
+    app = open_page("replay", seen=run_id, replayed="patent;constant:2^21")
+    series = load_series(open_run(runs_root / run_id))
+    table = app.dataframe[0].value
+    assert table["policy"].tolist() == ["patent", "constant:2097152"]
+    for text, row in zip(table["policy"], table.to_dict("records"), strict=True):
+        done = replay(parse_policy(text), series)
+        assert row["steps skipped"] == len(done.skipped)
+        assert row["exact until step"] == done.exact_until
+    assert f"The run skipped {int(series.skipped.sum())} step" in words(app)
+    assert charts(app) == 1
+
+
+def test_replay_takes_other_policies_and_tells_what_is_none(run_id: str) -> None:
+    app = open_page("replay", seen=run_id, replayed="none;nonsense:1")
+    assert "unknown policy" in words(app)
+    assert app.dataframe[0].value["policy"].tolist() == ["none"]
+    app.multiselect(key="replay.policies").set_value(["none", "megatron"]).run()
+    assert not app.exception
+    assert app.query_params["replayed"] == "none;megatron"
+    assert app.dataframe[0].value["policy"].tolist() == ["none", "megatron"]
+
+
+def test_replay_without_policies_shows_the_recorded_line(run_id: str) -> None:
+    app = open_page("replay", seen=run_id)
+    app.multiselect(key="replay.policies").set_value([]).run()
+    assert not app.exception
+    assert "what would other policies have done?" in words(app)
+    assert charts(app) == 1
+
+
+def test_blame_names_the_layer(run_id: str, runs_root: Path) -> None:
+    run = open_run(runs_root / run_id)
+    found = blame_frame(run.steps(), run.outcomes(), run.amax(), precision="fp16")
+    app = open_page("blame", seen=run_id)
+    assert blame_finding(found, 25) in words(app)
+    assert app.dataframe[0].value["step"].tolist() == found["step"].tolist()
+    assert "training examples" in words(app)
+    assert "One S serves all layers" in words(app)
+    assert charts(app) == 1
+
+
+def test_a_scale_per_layer_is_offered_where_it_helps(runs_root: Path, no_samples: None) -> None:
+    run = train_run(runs_root, task="sigmoid-mlp", policy="none", steps=11, init_gain=2.0**-6)
+    app = open_page("blame", seen=run.run_id)
+    assert "A scale per layer would help" in words(app)
+    assert charts(app) == 2
+
+
+@pytest.mark.parametrize("page", ["replay", "blame"])
+def test_a_run_without_gradients_is_no_error(page: str, runs_root: Path, no_samples: None) -> None:
+    run = train_run(
+        runs_root, task="digits-mlp", policy="gradscaler", steps=5, record_every=0, reference_every=0
+    )
+    app = open_page(page, seen=run.run_id)
+    assert charts(app) == (1 if page == "replay" else 0)
+    if page == "blame":
+        assert "kept no largest gradients" in words(app)
+
+
+@pytest.mark.parametrize("page", ["replay", "blame"])
+def test_without_any_run_it_says_how_to_get_one(page: str, runs_root: Path, no_samples: None) -> None:
+    app = open_page(page)
+    assert "No run to" in words(app)
+    assert charts(app) == 0
