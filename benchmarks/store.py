@@ -1,4 +1,4 @@
-"""A run of 10,000 steps x 100 tensors: what writing takes, what it weighs, how soon it is read.
+"""A run of 10,000 steps x 100 tensors, all tables: what writing takes, what it weighs, how soon it is read.
 
 Against the same histograms as TensorBoard's add_histogram_raw writes and stores them, for a tenth of it.
 """
@@ -17,9 +17,11 @@ from lsviz.exponents import EXPONENTS, ExponentHistogram
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import open_run
 from lsviz.runs.schema import ExponentRow, StepRow
+from lsviz.runs.series import AmaxRows, OutcomeRow, TensorName
 from lsviz.runs.writer import RunWriter, create_run
 
 STEPS, TENSORS = 10_000, 100
+NAMES = tuple(TensorName(f"layer{i:03d}", "activation_grad", "float16") for i in range(TENSORS))
 SHARE = 10
 """TensorBoard gets one of so many steps."""
 
@@ -38,6 +40,12 @@ class MadeUp:
         counts = self._random.poisson(self._expected[places])
         return [ExponentHistogram(row, amax=1.0) for row in counts]
 
+    def largest(self, step: int) -> AmaxRows:
+        """Return the largest magnitudes of a step, FP32 values of any significand."""
+        amax = np.exp2(self._random.normal(size=TENSORS)).astype(np.float32).astype(np.float64)
+        none = np.zeros(TENSORS, np.int64)
+        return AmaxRows(step, False, NAMES, np.full(TENSORS, 1024.0), amax, none, none)
+
 
 def write(root: Path, histograms: MadeUp) -> tuple[Path, float, float]:
     """Write the run and return its folder and the seconds of its steps and of its end."""
@@ -49,8 +57,14 @@ def write(root: Path, histograms: MadeUp) -> tuple[Path, float, float]:
                 ExponentRow(step, f"layer{i:03d}", "activation_grad", False, 1024.0, histogram)
                 for i, histogram in enumerate(histograms.at(step))
             ]
+            amax = histograms.largest(step)
             started = time.perf_counter()
-            writer.append(StepRow(step, 1.0, None, 1024.0, True, False, 1e-3, 1.0, 1.0, 0.1), rows)
+            writer.append(
+                StepRow(step, 1.0, None, 1024.0, True, False, 1e-3, 1.0, 1.0, 0.1),
+                rows,
+                amax=[amax],
+                outcomes=[OutcomeRow(step, 1024.0, True)],
+            )
             taken += time.perf_counter() - started
         started = time.perf_counter()
         writer.end("finished")
@@ -95,6 +109,7 @@ def main() -> None:
         reads: dict[str, Callable[[], object]] = {
             "one tensor, all steps": lambda: run.exponents(tensor="layer050"),
             "all tensors, one step": lambda: run.exponents(steps=[5000]),
+            "largest magnitudes, all of them": run.amax,
             "whole exponents.parquet": lambda: run.exponents(columns=["step", "tensor", "counts"]),
         }
         ratios = report(

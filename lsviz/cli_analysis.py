@@ -81,11 +81,11 @@ def recommend(
 ) -> None:
     """Tell which loss scale a run's own gradients ask for, and why."""
     from lsviz.analysis import recommend as analysis
-    from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+    from lsviz.analysis.whatif import load_histograms
 
     target = parse_format(fmt)
     found = find_run(run, runs)
-    rows = Histograms.of(found.exponents(columns=READ_COLUMNS))
+    rows = load_histograms(found)
     recommendation = analysis.recommend(rows, target, threshold=threshold)
     if as_json:
         print_json({"run_id": found.run_id, **recommendation.to_dict(), "censored": rows.censored})

@@ -80,13 +80,12 @@ def layers(run: RunName, fmt: Format = "fp16", runs: Runs = None, as_json: optio
     from lsviz.analysis.recommend import limiting_tensor
     from lsviz.analysis.scalemap import scale_map_frame
     from lsviz.analysis.shares import layer_names
-    from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+    from lsviz.analysis.whatif import load_histograms
 
     target = parse_format(fmt)
     found = find_run(run, runs)
-    exponents = found.exponents(columns=READ_COLUMNS)
-    rows = Histograms.of(exponents)
-    costs = one_scale_frame(scale_map_frame(rows, target), layer_names(exponents))
+    rows = load_histograms(found)
+    costs = one_scale_frame(scale_map_frame(rows, target), layer_names(rows.keys))
     finding = one_scale_finding(costs, limiting_tensor(rows))
     if as_json:
         print_json({"run_id": found.run_id, "finding": finding, "layers": _records(costs)})

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+COUNTED_COLUMNS = ("step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan")
+"""What `flushed_frame` and `layer_names` need of the exponents table."""
 FLUSHED_COLUMNS = [
     "step",
     "tensor",

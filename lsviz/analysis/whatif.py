@@ -20,6 +20,7 @@ import pandas as pd
 from lsviz.errors import UserError
 from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS, cast_counts
 from lsviz.formats import FloatFormat
+from lsviz.runs.reader import Run
 from lsviz.runs.schema import PAST_COLUMNS
 
 MIN_SCALE: Final = 2.0**-10
@@ -33,6 +34,9 @@ READ_COLUMNS: Final = (
     *("ones", *PAST_COLUMNS),
 )
 """What is needed of the exponents table."""
+
+MOST_ROWS: Final = 20_000
+"""Of a longer run some steps stand for all, since a row takes 6 kB in memory."""
 
 Matrix = npt.NDArray[np.int64]
 _KEYS: Final = ("step", "tensor", "kind", "loss_scale", "numel", "zero", "inf", "nan", "amax")
@@ -140,6 +144,32 @@ class Histograms:
 
         past = {name: added(rows) for name, rows in self.past.items()}
         return Histograms(keys, added(self.counts), added(self.ones), past, self.censored)
+
+
+def load_histograms(run: Run, *, most_rows: int = MOST_ROWS) -> Histograms:
+    """Return what of a run's folder there is to ask.
+
+    Of many rows, evenly spread steps are read, and those at which a tensor has its largest value, so that
+    what overflows over the run is known exactly.
+
+    Args:
+        run: Any run.
+        most_rows: From so many on.
+
+    Raises:
+        WhatIfError: No gradients were recorded.
+    """
+    keys = run.exponents(columns=["step", "tensor", "kind", "reference", "loss_scale", "inf", "nan", "amax"])
+    reference = True if keys["reference"].any() else None
+    keys = keys[keys["reference"]] if reference else keys
+    steps: list[int] | None = None
+    if len(keys) > most_rows:
+        recorded = np.sort(keys["step"].unique())
+        apart = -(-len(keys) // most_rows)
+        beyond = np.where((keys["inf"] > 0) | (keys["nan"] > 0), np.inf, keys["amax"] / keys["loss_scale"])
+        largest = keys.assign(beyond=beyond).groupby(["tensor", "kind"])["beyond"].idxmax()
+        steps = sorted({*recorded[::apart].tolist(), *keys.loc[largest, "step"].tolist()})
+    return Histograms.of(run.exponents(steps=steps, reference=reference, columns=READ_COLUMNS))
 
 
 def whatif_frame(rows: Histograms, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:

@@ -22,7 +22,7 @@ SAFE: Final = 12
 
 
 def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> go.Figure:
-    """Draw each layer's headroom over the steps, the stronger the nearer to overflow; a cross where one began.
+    """Draw each layer's headroom over the steps, stronger nearer to overflow; a cross where it began.
 
     Args:
         headroom: `lsviz.analysis.blame.headroom_frame`.

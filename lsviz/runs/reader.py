@@ -104,6 +104,7 @@ class Run:
         tensor: str | None = None,
         kind: str | None = None,
         steps: Sequence[int] | None = None,
+        reference: bool | None = None,
         columns: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """Return the exponents table so far, one row a tensor, kind, step and reference flag.
@@ -112,6 +113,7 @@ class Run:
             tensor: Only this tensor; on a finished run its row group alone is read.
             kind: Only ``activation_grad`` or ``weight_grad``.
             steps: Only these steps.
+            reference: Only references, or only what was recorded.
             columns: Only these columns.
 
         Returns:
@@ -124,6 +126,7 @@ class Run:
                 ("tensor", "==", tensor),
                 ("kind", "==", kind),
                 ("step", "in", None if steps is None else [int(s) for s in steps]),
+                ("reference", "==", reference),
             )
             if value is not None
         ]

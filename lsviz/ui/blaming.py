@@ -16,7 +16,7 @@ from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.series import run_format
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.skips import load_skipping_run, skips_finding, skips_frame
-from lsviz.analysis.whatif import READ_COLUMNS, Histograms, WhatIfError
+from lsviz.analysis.whatif import WhatIfError, load_histograms
 from lsviz.charts.headroom import headroom_figure
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.jobs.manager import live_status
@@ -75,13 +75,12 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
     steps, amax = _run.steps(), _run.amax()
     headroom = headroom_frame(amax, precision=precision)
     costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
-    exponents = _run.exponents(columns=READ_COLUMNS)
     try:
-        rows = Histograms.of(exponents)
+        rows = load_histograms(_run)
     except WhatIfError:
         rows = None
     if rows is not None and not rows.censored:
-        costs = one_scale_frame(scale_map_frame(rows, run_format(precision)), layer_names(exponents))
+        costs = one_scale_frame(scale_map_frame(rows, run_format(precision)), layer_names(rows.keys))
         words = one_scale_finding(costs, limiting_tensor(rows))
     return Examined(
         steps=len(steps),

@@ -13,7 +13,7 @@ from lsviz.analysis.findings import format_scale
 from lsviz.analysis.replay import Replay, replay, replay_frame
 from lsviz.analysis.series import GradientSeries, load_series, run_format
 from lsviz.analysis.shares import layer_names
-from lsviz.analysis.whatif import READ_COLUMNS, Histograms, WhatIfError
+from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
 from lsviz.charts.replay import ReplayLine, replay_figure
 from lsviz.charts.theme import policy_colour
 from lsviz.jobs.manager import live_status
@@ -84,14 +84,14 @@ def read_series(run: Run) -> RunSeries:
 
 @st.cache_resource(max_entries=12, show_spinner="Reading the run")
 def _read(path: str, updated: float, _run: Run) -> RunSeries:
-    exponents = _run.exponents(columns=READ_COLUMNS)
     try:
-        references = Histograms.of(exponents)
+        references = load_histograms(_run)
     except WhatIfError:
         references = None
     if references is not None and references.censored:
         references = None  # what FP16 lost is no measure of what another S would lose
-    return RunSeries(_run.config, load_series(_run), _run.steps(), references, layer_names(exponents))
+    layers = [] if references is None else layer_names(references.keys)
+    return RunSeries(_run.config, load_series(_run), _run.steps(), references, layers)
 
 
 def replay_policies(read: RunSeries, policies: Sequence[str]) -> Replays:

@@ -11,8 +11,8 @@ from lsviz.analysis.findings import format_percent
 from lsviz.analysis.gap import gap_finding, layer_gap_frame, predicted_frame
 from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
-from lsviz.analysis.shares import flushed_frame, layer_names
-from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
+from lsviz.analysis.whatif import load_histograms
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.charts.scalemap import scale_map_figure
 from lsviz.exponents import ROUNDING_FORMATS
@@ -72,8 +72,8 @@ def answer_of(run: Run, fmt: str) -> Answer:
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the run")
 def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
-    exponents = _run.exponents(columns=READ_COLUMNS)
-    rows, target = Histograms.of(exponents), parse_format(fmt)
+    rows, target = load_histograms(_run), parse_format(fmt)
+    exponents = _run.exponents(columns=COUNTED_COLUMNS)
     frame = scale_map_frame(rows, target)
     layers = layer_names(exponents)
     same = _run.config.precision == fmt

@@ -21,10 +21,12 @@ from lsviz.analysis.whatif import (
     WHATIF_COLUMNS,
     Histograms,
     WhatIfError,
+    load_histograms,
     whatif_frame,
 )
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import BF16, E4M3, FP16, FP32, FloatFormat
+from lsviz.runs.reader import Run
 from lsviz.runs.schema import ExponentRow, exponents_table
 from lsviz.training.counting import count_exponents
 
@@ -245,6 +247,20 @@ def test_censored_histograms_bound_what_a_cast_makes_of_the_rest(
         share = real[name] / len(values)
         assert found[f"{name}_low"] - 1e-12 <= share <= found[f"{name}_high"] + 1e-12, name
     assert found["structural_zero"] == float((left == 0).double().mean())
+
+
+def test_of_a_long_run_some_steps_stand_for_all(unscaled_run: Run) -> None:
+    whole = load_histograms(unscaled_run)
+    assert sorted(whole.keys["step"].unique()) == [0, 10, 20, 30, 40]
+    assert len(whole.keys) == 5 * 21
+    some = load_histograms(unscaled_run, most_rows=50)
+    assert len(some.keys) < len(whole.keys)
+    largest = whole.keys.groupby("tensor")["amax"].max()
+    assert (some.keys.groupby("tensor")["amax"].max() == largest).all()
+    for rows in (whole, some):
+        assert not rows.censored
+    first = whole.keys[whole.keys["step"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(some.keys[some.keys["step"] == 0].reset_index(drop=True), first)
 
 
 def test_steps_that_overflowed_are_no_part_of_a_censored_run() -> None:
