@@ -102,7 +102,7 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def update_label(config: RunConfig) -> str:
-    """Return what is unusual in a run's loss, start and weight update, in a few words; empty: nothing."""
+    """Return what is unusual in a run's loss, start, weight update and faults; empty: nothing."""
     words: list[str] = []
     if config.loss_weight != 1:
         words.append(f"loss x {_factor(config.loss_weight)}")
@@ -122,6 +122,10 @@ def update_label(config: RunConfig) -> str:
         words.append(config.on_overflow)
     if not config.master_weights:
         words.append(f"{config.precision.upper()} weights")
+    faults = config.injections
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        words.append(f"{faults[0]}{more}")
     return ", ".join(words)
 
 
