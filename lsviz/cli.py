@@ -93,6 +93,7 @@ def run(
     master_weights: options.MasterWeights = True,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
+    inject: options.Inject = "",
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
@@ -118,11 +119,14 @@ def run(
         master_weights=master_weights,
         record_every=record_every,
         reference_every=reference_every,
+        inject=inject,
     )
     # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
     from lsviz.training.engine import Engine
+    from lsviz.training.injection import check_layers
 
     Engine.resolve(config.precision, config.device)
+    check_layers(config)
     for note in config.initial_policy.notes():
         print_error(f"note: {note}")
     for warning in config.warnings(spec.optimizer):

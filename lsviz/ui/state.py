@@ -41,6 +41,7 @@ KEYS: Final[dict[str, str]] = {
     "master_weights": "Launch: FP32 weights",
     "record_every": "Launch: record every N steps",
     "reference_every": "Launch: reference every N steps",
+    "inject": "Launch: faults, step:layer:kind, comma-separated",
     "seen": "What-if: the run asked",
     "format": "What-if: the number format cast to",
     "policies": "Policies: string forms, semicolon-separated",
