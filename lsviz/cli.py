@@ -17,6 +17,7 @@ import typer
 
 from lsviz import __version__, options
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_react import react
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
@@ -150,6 +151,7 @@ app.command()(sweep)
 app.command()(reproduce)
 app.command()(whatif)
 app.command()(recommend)
+app.command()(react)
 
 
 @app.command("list")

@@ -85,8 +85,14 @@ def run_label(config: RunConfig) -> str:
 
 
 def run_labels(records: Sequence[RunRecord]) -> list[str]:
-    """Return labels that differ: with the task, the seed or the id's end only where they are needed."""
-    labels = [run_label(record.config) for record in records]
+    """Return labels that differ: with the task, the seed or the id's end only where they are needed.
+
+    Faults that all of several runs were given are left out.
+    """
+    configs = [record.config for record in records]
+    if len(configs) > 1 and len({config.inject for config in configs}) == 1:
+        configs = [config.model_copy(update={"inject": ""}) for config in configs]
+    labels = [run_label(config) for config in configs]
     extras = (
         [record.config.task for record in records],
         [f"seed {record.config.seed}" for record in records],
