@@ -17,6 +17,7 @@ import typer
 
 from lsviz import __version__, options
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_react import react
 from lsviz.cli_replay import blame, layers, replay, skips
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
@@ -94,6 +95,7 @@ def run(
     master_weights: options.MasterWeights = True,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
+    inject: options.Inject = "",
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
@@ -119,11 +121,14 @@ def run(
         master_weights=master_weights,
         record_every=record_every,
         reference_every=reference_every,
+        inject=inject,
     )
     # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
     from lsviz.training.engine import Engine
+    from lsviz.training.injection import check_layers
 
     Engine.resolve(config.precision, config.device)
+    check_layers(config)
     for note in config.initial_policy.notes():
         print_error(f"note: {note}")
     for warning in config.warnings(spec.optimizer):
@@ -151,6 +156,7 @@ app.command()(replay)
 app.command()(blame)
 app.command()(layers)
 app.command()(skips)
+app.command()(react)
 
 
 @app.command("list")

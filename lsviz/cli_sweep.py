@@ -52,6 +52,7 @@ def sweep(
     master_weights: options.MasterWeights = True,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
+    inject: options.Inject = "",
     jobs: options.Jobs = None,
     out: options.Out = None,
     as_json: options.Json = False,
@@ -82,6 +83,7 @@ def sweep(
             master_weights=master_weights,
             record_every=record_every,
             reference_every=reference_every,
+            inject=inject,
         )
         for text in texts
         for seed in parse_seeds(seeds)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lsviz.policies import parse_number
+from lsviz.runs.injection import FAULT_KINDS
 from lsviz.runs.updates import ON_OVERFLOW, OPTIMIZERS, ORDERS, UPDATES
 from lsviz.training.catalog import TASKS
 
@@ -58,6 +59,13 @@ MasterWeights = Annotated[
 ]
 RecordEvery = Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")]
 ReferenceEvery = Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")]
+Inject = Annotated[
+    str,
+    typer.Option(
+        metavar="STEP:LAYER:KIND",
+        help=f"Faults for teaching: {_words(list(FAULT_KINDS))}, as 20:layer3:inf; several with commas.",
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option(parser=read_folder, metavar="FOLDER", help="Folder that holds the runs.")
 ]

@@ -14,14 +14,16 @@ import plotly.graph_objects as go
 import plotly.io
 
 from lsviz import __version__
-from lsviz.analysis.compare import difference_frame, run_label, settings_and_results
+from lsviz.analysis.compare import difference_frame, run_label, run_labels, settings_and_results
 from lsviz.analysis.curves import scale_curve_finding, scale_curve_frame, working_scales
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.history import history_finding, history_frame
+from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
 from lsviz.analysis.results import run_result
 from lsviz.analysis.view import RunView, common_steps, early_step
 from lsviz.charts.curves import scale_curve_figure
 from lsviz.charts.history import history_figure
+from lsviz.charts.reaction import reaction_figure
 from lsviz.charts.theme import FONT, PALETTES
 from lsviz.charts.views import metrics_figure, spectra_figure, timelines_figure, view_labels, view_shares
 from lsviz.errors import UserError
@@ -100,7 +102,7 @@ def report_html(runs: Sequence[Run]) -> str:
         raise ReportError(f"a report takes 1 to {MAX_RUNS} runs, got {len(runs)}")
     views = [RunView.of(run, live_status(run)) for run in runs]
     shown = views[:MAX_FACETS]
-    sections = [*_spectra(shown), _timelines(shown), *_curves(runs), *_histories(shown)]
+    sections = [*_spectra(shown), _timelines(shown), *_reactions(runs), *_curves(runs), *_histories(shown)]
     sections += [*_pictures(shown), _differences(views)]
     return _page(sections, views)
 
@@ -121,6 +123,20 @@ def _spectra(views: Sequence[RunView]) -> list[Section]:
 
 def _timelines(views: Sequence[RunView]) -> Section:
     return Section("Loss, loss scale and flushed share", timelines_figure(views, "light"))
+
+
+def _reactions(runs: Sequence[Run]) -> list[Section]:
+    """S of all runs around the first fault that any has."""
+    faults = [fault for run in runs for fault in run.config.injections]
+    if not faults:
+        return []
+    first = min(faults, key=lambda fault: fault.step)
+    given = [run for run in runs if first in run.config.injections]
+    labels = run_labels([run.record for run in given])
+    reacting = [ReactingRun.of(run) for run in given]
+    figure = reaction_figure(reacting, labels, first, "light")
+    caption = "Where every layer has its own S, that of the faulty one."
+    return [Section(reaction_finding(reaction_frame(reacting, labels)), figure, caption)]
 
 
 def _curves(runs: Sequence[Run]) -> list[Section]:

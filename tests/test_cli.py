@@ -220,6 +220,18 @@ ERRORS = [
         ["run", *QUICK, "--precision", "fp32", "--no-master-weights"],
         "master_weights=false needs precision fp16 or bf16",
     ),
+    (
+        ["run", *QUICK, "--inject", "3:layer1"],
+        "inject: '3:layer1' is no step:layer:kind; give one as 20:layer3:inf",
+    ),
+    (
+        ["run", *QUICK, "--inject", "12:layer1:inf"],
+        "12:layer1:inf comes after the last step; choose one from 0 to 11",
+    ),
+    (
+        ["run", *QUICK, "--inject", "3:layer9:inf"],
+        "no layer 'layer9' in this model; there are layer1, layer2, output",
+    ),
     (["run", *QUICK, "--policy", "jmp:hysteresis=2"], "jmp has no key 'hysteresis'; it takes: init_scale"),
     (["trace", "--policy", "none"], "trace takes one of --overflow and --amax"),
     (["trace", "--policy", "none", "--overflow", "Oo"], "got 'o' at position 1"),

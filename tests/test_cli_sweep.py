@@ -69,6 +69,21 @@ def test_a_failed_run_is_told_and_the_others_stand(tmp_path: Path) -> None:
     assert good["metric"] > 0
 
 
+def test_every_run_of_a_sweep_has_the_fault_and_a_wrong_layer_is_told(tmp_path: Path) -> None:
+    arguments = ["sweep", *TINY, "--policies", "none;gradscaler", "--json", "--inject"]
+    done = lsviz(*arguments, "5:layer1:inf", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = RunStore.at(tmp_path / "runs").list_runs()
+    assert [(run.config.inject, run.status.skipped_steps) for run in runs] == [("5:layer1:inf", 1)] * 2
+    assert {"no scaling, 5:layer1:inf", "gradscaler, 5:layer1:inf"} == {
+        row["variant"]
+        for row in strict(done.stdout.splitlines()[-1])["table"]  # type: ignore[index]
+    }
+    wrong = lsviz(*arguments, "5:layer9:inf", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "no layer 'layer9' in this model; there are layer1, layer2, output" in wrong.stderr
+
+
 def test_a_run_that_is_gone_or_broken_at_the_end_costs_its_row_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,19 @@ def test_enough_constant_scales_make_a_u_curve(tmp_path: Path) -> None:
     assert not any("S to large" in title for title in titles(report_html(runs[:2])))
 
 
+def test_runs_with_the_same_fault_show_how_they_react(tmp_path: Path, unscaled_run: Run) -> None:
+    settings = {"task": "sigmoid-mlp", "steps": 8, "record_every": 0, "reference_every": 0}
+    runs = [
+        train_run(tmp_path, **settings, policy=policy, inject="3:layer2:nan")
+        for policy in ("none", "gradscaler", "patent", "logmax", "histogram")
+    ]
+    document = report_html([unscaled_run, *runs])
+    (reaction,) = [title for title in titles(document) if "NaN" in title]
+    assert reaction.startswith("A NaN in layer2 at step 3: all 5 runs skip the step")
+    assert "dotted: NaN in layer2" in document
+    assert not any("NaN" in title for title in titles(report_html([unscaled_run])))
+
+
 def test_names_in_a_run_mean_nothing_to_the_page(unscaled_run: Run, tmp_path: Path) -> None:
     path = Path(shutil.copytree(unscaled_run.path, tmp_path / "<script>alert(1)</script>".replace("/", "_")))
     record = open_run(path).record.model_copy(update={"run_id": "<img src=x onerror=alert(1)>"})

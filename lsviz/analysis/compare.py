@@ -85,8 +85,14 @@ def run_label(config: RunConfig) -> str:
 
 
 def run_labels(records: Sequence[RunRecord]) -> list[str]:
-    """Return labels that differ: with the task, the seed or the id's end only where they are needed."""
-    labels = [run_label(record.config) for record in records]
+    """Return labels that differ: with the task, the seed or the id's end only where they are needed.
+
+    Faults that all of several runs were given are left out.
+    """
+    configs = [record.config for record in records]
+    if len(configs) > 1 and len({config.inject for config in configs}) == 1:
+        configs = [config.model_copy(update={"inject": ""}) for config in configs]
+    labels = [run_label(config) for config in configs]
     extras = (
         [record.config.task for record in records],
         [f"seed {record.config.seed}" for record in records],
@@ -102,7 +108,7 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
 
 
 def update_label(config: RunConfig) -> str:
-    """Return what is unusual in a run's loss, start and weight update, in a few words; empty: nothing."""
+    """Return what is unusual in a run's loss, start, weight update and faults; empty: nothing."""
     words: list[str] = []
     if config.loss_weight != 1:
         words.append(f"loss x {_factor(config.loss_weight)}")
@@ -122,6 +128,10 @@ def update_label(config: RunConfig) -> str:
         words.append(config.on_overflow)
     if not config.master_weights:
         words.append(f"{config.precision.upper()} weights")
+    faults = config.injections
+    if faults:
+        more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        words.append(f"{faults[0]}{more}")
     return ", ".join(words)
 
 

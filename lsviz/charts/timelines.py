@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.theme import PALETTES, Mode, base_layout, literal, panel_title, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.formats import Region
+from lsviz.runs.injection import Injection
 
 MAX_POINTS: Final = 2000
 MAX_LABEL: Final = 24
@@ -22,6 +24,7 @@ _TITLES: Final = (
     "<b>Loss scale S</b> · × marks a skipped step",
     "<b>Flushed share</b>, all layers",
 )
+_FAULT_TITLE: Final = " · ▼ an injected fault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Timeline:
         steps: The steps table (step, loss, loss_scale, skipped).
         flushed: Frame of step and flushed (`total_flushed_frame`).
         dash: Index into DASHES, to tell runs of one policy apart.
+        faults: The faults that it was given.
     """
 
     label: str
@@ -41,10 +45,11 @@ class Timeline:
     steps: pd.DataFrame
     flushed: pd.DataFrame
     dash: int = 0
+    faults: Sequence[Injection] = ()
 
 
 def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> go.Figure:
-    """Draw three panels over one axis of steps; a cross marks each skipped step.
+    """Draw three panels over one axis of steps; a cross marks each skipped step, a triangle each fault.
 
     Args:
         lines: One to four runs.
@@ -56,7 +61,11 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
     every = max(4, 4 * ((high - low) // 16))
     ticks = range(low - low % every, high + 1, every)
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
-    figure = go.Figure(data=[trace for line in lines for trace in _traces(line)], layout=base_layout(mode))
+    top = 2.0 ** (high + 1.8)
+    traces = [trace for line in lines for trace in _traces(line)]
+    faults = _faults(lines, top, palette)
+    figure = go.Figure(data=[*traces, *faults], layout=base_layout(mode))
+    titles = [f"{text}{_FAULT_TITLE if faults and place == 1 else ''}" for place, text in enumerate(_TITLES)]
     figure.update_layout(
         height=560,
         margin={"l": 52, "r": min(200, 16 + 8 * longest), "t": 30, "b": 46},
@@ -78,7 +87,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
         },
         yaxis3={"domain": PANELS[2], "range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.5, 1]},
         annotations=[
-            *(panel_title(text, panel[1], palette) for text, panel in zip(_TITLES, PANELS, strict=True)),
+            *(panel_title(text, panel[1], palette) for text, panel in zip(titles, PANELS, strict=True)),
             *_end_labels(lines),
         ],
     )
@@ -130,6 +139,28 @@ def _traces(line: Timeline) -> list[go.Scatter]:
             yaxis="y3",
             hovertemplate=f"{before}step %{{x}}: %{{y:.1%}} flushed<extra></extra>",
         ),
+    ]
+
+
+def _faults(lines: Sequence[Timeline], height: float, palette: Palette) -> list[go.Scatter]:
+    """Return a triangle over the panel of S for each step with faults, whose hover names them."""
+    by_step: dict[int, dict[str, None]] = {}
+    for line in lines:
+        for fault in line.faults:
+            by_step.setdefault(fault.step, {})[f"{fault.kind} in {literal(fault.layer)}"] = None
+    if not by_step:
+        return []
+    return [
+        go.Scatter(
+            x=list(by_step),
+            y=[height] * len(by_step),
+            mode="markers",
+            marker={"symbol": "triangle-down", "size": 9, "color": palette.region_text[Region.OVERFLOW]},
+            yaxis="y2",
+            cliponaxis=False,
+            customdata=[", ".join(words) for words in by_step.values()],
+            hovertemplate="step %{x}: %{customdata}<extra></extra>",
+        )
     ]
 
 

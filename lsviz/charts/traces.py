@@ -29,6 +29,7 @@ def trace_figure(
     steps: int,
     mode: Mode,
     amax: Sequence[float] | None = None,
+    first: int = 0,
 ) -> go.Figure:
     """Draw S over the steps, a line a policy, named at its end.
 
@@ -42,6 +43,7 @@ def trace_figure(
         steps: Length of the series.
         mode: ``light`` or ``dark``.
         amax: Largest unscaled magnitude of each step, where policies were driven by it: drawn below.
+        first: Number of the first step.
     """
     palette = PALETTES[mode]
     shared = _shared_overflows(frame, list(traces))
@@ -58,11 +60,11 @@ def trace_figure(
         hovermode="closest",
         xaxis={
             "anchor": "y2" if amax is not None else "y",
-            "range": [0, max(1, steps)],
+            "range": [first, first + max(1, steps)],
             "showgrid": False,
             "title": {"text": "step", "standoff": 6},
-            "tickvals": [step + 0.5 for step in _step_ticks(steps)],
-            "ticktext": [f"{step:,}" for step in _step_ticks(steps)],
+            "tickvals": [step + 0.5 for step in _step_ticks(first, steps)],
+            "ticktext": [f"{step:,}" for step in _step_ticks(first, steps)],
         },
         yaxis={
             "domain": top_panel,
@@ -203,9 +205,9 @@ def _range(frame: pd.DataFrame) -> tuple[int, int]:
     return (low, high) if high - low >= 4 else (low - 2, high + 2)
 
 
-def _step_ticks(steps: int) -> list[int]:
+def _step_ticks(first: int, steps: int) -> list[int]:
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10**9) if steps / n <= 25)
-    return list(range(0, steps, every))
+    return list(range(first + -first % every, first + steps, every))
 
 
 def _bands(overflows: Sequence[int], palette: Palette) -> list[dict[str, Any]]:

@@ -51,7 +51,14 @@ def timelines_figure(views: Sequence[RunView], mode: Mode) -> go.Figure:
     """Draw loss, S and flushed share over the steps, a line a run."""
     colours = [policy_colour(v.record.config.policy, v.record.config.precision, mode) for v in views]
     lines = [
-        Timeline(label, colour, view.steps, view.flushed, dash=colours[:i].count(colour))
+        Timeline(
+            label,
+            colour,
+            view.steps,
+            view.flushed,
+            dash=colours[:i].count(colour),
+            faults=view.record.config.injections,
+        )
         for i, (label, colour, view) in enumerate(zip(view_labels(views), colours, views, strict=True))
     ]
     return timeline_figure(lines, max((v.record.config.steps for v in views), default=1), mode)

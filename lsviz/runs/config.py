@@ -10,7 +10,8 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lsviz.errors import UserError
-from lsviz.policies import Policy, PolicyError, format_policy, parse_policy
+from lsviz.policies import Policy, format_policy, parse_policy
+from lsviz.runs.injection import Injection, format_injections, parse_injections
 from lsviz.runs.updates import OnOverflow, OptimizerName, Order, Update, update_warnings
 
 Precision = Literal["fp16", "bf16", "fp32"]
@@ -99,11 +100,20 @@ class RunConfig(BaseModel):
         le=MAX_STEPS,
         description="Compute the FP32 reference every N steps; 0 turns it off.",
     )
+    inject: str = Field(
+        default="",
+        description="Faults for teaching, each step:layer:kind with kind inf, nan or huge: 20:layer3:inf.",
+    )
 
     @field_validator("policy")
     @classmethod
     def _canonical_policy(cls, text: str) -> str:
         return format_policy(parse_policy(text))
+
+    @field_validator("inject")
+    @classmethod
+    def _canonical_faults(cls, text: str) -> str:
+        return format_injections(parse_injections(text))
 
     @model_validator(mode="after")
     def _combines(self) -> Self:
@@ -115,12 +125,20 @@ class RunConfig(BaseModel):
             )
         if not self.master_weights and self.precision == "fp32":
             raise ValueError("master_weights=false needs precision fp16 or bf16: fp32 has no other weights")
+        for late in (fault for fault in self.injections if fault.step >= self.steps):
+            last = self.steps - 1
+            raise ValueError(f"inject: {late} comes after the last step; choose one from 0 to {last}")
         return self
 
     @property
     def initial_policy(self) -> Policy:
         """The policy value before the first step."""
         return parse_policy(self.policy)
+
+    @property
+    def injections(self) -> tuple[Injection, ...]:
+        """The faults that the run is to suffer, in order of steps."""
+        return parse_injections(self.inject)
 
     def warnings(self, task_optimizer: str) -> list[str]:
         """Return one sentence for everything in the chosen update that S makes wrong.
@@ -144,14 +162,14 @@ class RunConfig(BaseModel):
 
         Raises:
             ConfigError: One line naming the first wrong value and what would be right.
-            PolicyError: Likewise for the policy's string form.
+            UserError: Likewise for a setting that has a string form.
         """
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             cause = (first.get("ctx") or {}).get("error")
-            if isinstance(cause, PolicyError):
+            if isinstance(cause, UserError):
                 raise cause from None
             raise ConfigError(_one_line(first)) from None
 

@@ -143,8 +143,8 @@ class Run:
 
         Returns:
             Columns step, tensor, kind, dtype (these three categorical), reference, loss_scale, amax (scaled),
-            inf and nan; a step's rows in backward order. Empty of runs that recorded no gradients, or were
-            are older than this table.
+            inf and nan; a step's rows in backward order. Empty of runs that recorded no gradients, and of
+            those that are older than this table.
         """
         frame: pd.DataFrame = self._table("amax", AMAX_SCHEMA).unify_dictionaries().to_pandas()
         return frame

@@ -25,6 +25,7 @@ from lsviz.runs.schema import ExponentRow
 from lsviz.runs.series import AmaxRows, OutcomeRow
 from lsviz.training.counted import CountedStep, amax_rows, exponent_rows
 from lsviz.training.engine import Engine
+from lsviz.training.injection import FaultInjector
 from lsviz.training.layerscale import LayerScaling
 from lsviz.training.optimizers import build_optimizers
 from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
@@ -69,6 +70,7 @@ class TrainingStep:
         self._recorder = GradientRecorder(model)
         self._layers = LayerScaling(model) if config.initial_policy.per_layer else None
         self._records = config.record_every > 0
+        self._faults = FaultInjector(model, config.injections)
 
     @property
     def lr(self) -> float:
@@ -112,7 +114,7 @@ class TrainingStep:
 
     def _reference(self, batch: Batch, step: int, *, rounding: bool) -> CountedStep:
         with untouched(self._model):
-            with self._recorder.recording(rounding=rounding):
+            with self._faults.at(step), self._recorder.recording(rounding=rounding):
                 loss = self._task.loss(self._model, batch)
                 (loss * self._config.loss_weight).backward()  # type: ignore[no-untyped-call]
             return self._recorder.counted(step, 1.0, reference=True)
@@ -126,7 +128,7 @@ class TrainingStep:
         after = Snapshot(self._model)
         curable = done.loss_scale != 1.0
         if curable:
-            with untouched(self._model):
+            with untouched(self._model), self._faults.at(step):
                 before.restore()
                 self._backward(batch, NoScaling())
                 curable = all(
@@ -145,6 +147,7 @@ class TrainingStep:
         seconds = 0.0
         layers = self._layers
         with ExitStack() as during:
+            during.enter_context(self._faults.at(step))  # first, so that the recorder sees the fault
             if self._records:
                 scale_at = layers.scale_at if layers else None
                 during.enter_context(self._recorder.recording(scale_at=scale_at))

@@ -15,6 +15,7 @@ from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
 from lsviz.ui.state import run_store, watch
 from lsviz.ui.text import plain
@@ -83,7 +84,8 @@ def launch_form() -> None:
             bind="query-params",
             help="The same weights and batch in FP32, to tell what was flushed. 0 turns it off.",
         )
-    show_update_warnings(spec, policy, update)
+    inject = fault_form()
+    show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
         try:
             config = RunConfig.build(
@@ -94,6 +96,7 @@ def launch_form() -> None:
                 seed=seed,
                 record_every=record_every,
                 reference_every=reference_every,
+                inject=inject,
                 **start,
                 **update,
             )

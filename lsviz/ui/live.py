@@ -62,7 +62,7 @@ def _show_run(run: Run, was_live: bool) -> None:
     if len(view.steps):
         mode = colour_mode()
         colour = policy_colour(config.policy, config.precision, mode)
-        line = Timeline("", colour, view.steps, view.flushed)
+        line = Timeline("", colour, view.steps, view.flushed, faults=config.injections)
         figure = timeline_figure([line], config.steps, mode)
         show_figure(figure, "live_timeline", "Loss, loss scale and flushed share so far")
     show_pictures([view])

@@ -43,6 +43,7 @@ KEYS: Final[dict[str, str]] = {
     "reference_every": "Launch: reference every N steps",
     "seen": "What-if, Replay, Blame: the run asked",
     "replayed": "Replay: string forms of policies, semicolon-separated",
+    "inject": "Launch: faults, step:layer:kind, comma-separated",
     "format": "What-if: the number format cast to",
     "policies": "Policies: string forms, semicolon-separated",
     "driven_by": "Policies: overflows or largest gradients",

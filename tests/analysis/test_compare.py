@@ -52,6 +52,14 @@ def test_labels_say_only_what_tells_runs_apart() -> None:
     assert run_labels([none, record("b-1234")]) == ["no scaling, a1", "no scaling, 1234"]
 
 
+def test_a_fault_stands_in_the_label_and_nothing_where_there_is_none() -> None:
+    one, two = record(inject="3:a:inf"), record(inject="7:b:nan,3:a:inf", policy="constant:8")
+    assert run_labels([one, two]) == ["no scaling, 3:a:inf", "constant:8, 3:a:inf and 1 more"]
+    assert run_labels([record(l2=0.5, inject="3:a:inf")]) == ["no scaling, L2 0.5 after, 3:a:inf"]
+    assert run_labels([one, record(inject="3:a:inf", policy="jmp")]) == ["no scaling", "jmp"]
+    assert run_labels([one, record()]) == ["no scaling, 3:a:inf", "no scaling"]
+
+
 def test_differences_leave_out_what_is_shared(unscaled_run: Run, scaled_run: Run) -> None:
     rows = [settings_and_results(r.record, r.steps(), r.status) for r in (unscaled_run, scaled_run)]
     frame = difference_frame(["left", "right"], rows)

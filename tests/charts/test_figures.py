@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lsviz.charts.theme import PALETTES, Mode, literal, policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.formats import FP16, Region
 from lsviz.policies import POLICIES
+from lsviz.runs.injection import parse_injections
 from lsviz.runs.reader import Run
 from tests.conftest import train_run
 
@@ -153,6 +155,20 @@ def test_literal_drops_what_could_act() -> None:
 def timeline(run: Run, label: str = "run") -> Timeline:
     flushed = pd.DataFrame({"step": [0, 10], "flushed": [0.1, 0.9]})
     return Timeline(label, "#123456", run.steps(), flushed)
+
+
+def test_a_fault_is_marked_in_the_timelines_once_and_named_on_hover(scaled_run: Run) -> None:
+    faults = parse_injections("20:layer3:inf,20:<b>:huge,30:layer1:nan")
+    one, two = (replace(timeline(scaled_run, label), faults=faults) for label in ("a", "b"))
+    figure = timeline_figure([one, two], 41, "light")
+    (marks,) = [t for t in figure.data if t.marker.symbol == "triangle-down"]
+    assert list(marks.x) == [20, 30]
+    assert list(marks.customdata) == ["huge in &lt;b&gt;, inf in layer3", "nan in layer1"]
+    titles = [note.text for note in figure.layout.annotations]
+    assert any("▼ an injected fault" in title for title in titles)
+    without = timeline_figure([timeline(scaled_run)], 41, "light")
+    assert not any(t.marker.symbol == "triangle-down" for t in without.data)
+    assert not any("fault" in note.text for note in without.layout.annotations)
 
 
 def test_timelines_show_loss_scale_skips_and_flushed(scaled_run: Run) -> None:

@@ -242,6 +242,7 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
     app.select_slider(key="loss_weight").set_value("2⁻⁸")
     app.number_input(key="steps").set_value(15)
     app.number_input(key="seed").set_value(4)
+    app.text_input(key="inject").set_value(" 3:layer1:nan ")
     app.run()
     next(button for button in app.button if button.label == "Start").click()
     app.run()
@@ -255,6 +256,7 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
             seed=4,
             clip=2.0,
             loss_weight=2.0**-8,
+            inject="3:layer1:nan",
         )
         assert app.query_params["run"] in (run.run_id, [run.run_id])
         end = time.monotonic() + 60
@@ -321,6 +323,27 @@ def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> No
     app.run()
     assert not app.exception
     assert "constant: scale takes a number" in app.error[0].value
+    assert not runs_root.exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("20:layer3", "inject: '20:layer3' is no step:layer:kind"),
+        ("2000:layer3:inf", "inject: 2000:layer3:inf comes after the last step; choose one from 0 to 999"),
+        ("20:<b>:huge", ""),
+    ],
+)
+def test_a_fault_comes_from_the_url_and_is_checked(fault: str, told: str, runs_root: Path) -> None:
+    app = open_page("launch", inject=fault)
+    assert app.text_input(key="inject").value == fault
+    shown = words(app).replace("\\", "")
+    assert told in shown
+    assert ("inject: " in shown) == bool(told)
+    if told:
+        next(button for button in app.button if button.label == "Start").click()
+        app.run()
+        assert told in app.error[0].value.replace("\\", "")
     assert not runs_root.exists()
 
 
