@@ -33,8 +33,10 @@ samples: $(VENV)/.installed
 	$(SAMPLE) 16 --task digits-mlp --policy constant:128
 	$(SAMPLE) 16 --task digits-cnn --policy none
 	$(SAMPLE) 16 --task digits-cnn --policy constant:128
+	$(SAMPLE) 8 --task digits-cnn --policy gradscaler --steps 200 --inject 100:conv1:huge
 	$(SAMPLE) 16 --task shapes-ssd --policy none
 	$(SAMPLE) 16 --task shapes-ssd --policy constant:256
+	$(SAMPLE) 16 --task shapes-ssd --policy gradscaler
 	$(SAMPLE) 16 --task shapes-ssd --loss-weight 2^-14 --policy none
 	$(SAMPLE) 16 --task shapes-ssd --loss-weight 2^-14 --policy constant:2^18
 	$(SAMPLE) 24 --task char-gpt --policy none
