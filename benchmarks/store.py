@@ -21,7 +21,7 @@ from lsviz.runs.series import AmaxRows, OutcomeRow, TensorName
 from lsviz.runs.writer import RunWriter, create_run
 
 STEPS, TENSORS = 10_000, 100
-NAMES = tuple(TensorName(f"layer{i:03d}", "activation_grad", "float16") for i in range(TENSORS))
+NAMES = tuple(TensorName(f"layer{i:03d}", "activation_grad", "float16", True) for i in range(TENSORS))
 SHARE = 10
 """TensorBoard gets one of so many steps."""
 

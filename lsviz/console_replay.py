@@ -8,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from lsviz.analysis.blame import CAUSES
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.replay import Replay
 from lsviz.analysis.skips import skips_finding
@@ -29,9 +30,7 @@ def replay_table(done: Replay, policy: str, steps: pd.DataFrame) -> None:
     console = open_console()
     frame = done.frame()
     recorded = steps.set_index("step")["loss_scale"]
-    exact = (
-        f"exact for all {len(steps):,} steps" if not done.reason else f"exact until step {done.exact_until:,}"
-    )
+    exact = "exact throughout" if not done.reason else f"exact until step {done.exact_until:,}"
     console.print(Text(f"{policy}: {len(done.skipped):,} of {len(frame):,} steps skipped, {exact}"))
     if done.reason:
         console.print(Text(f"from there on a guess: {done.reason}"))
@@ -52,18 +51,16 @@ def blame_table(skipped: pd.DataFrame, layers: pd.DataFrame, finding: str, limit
     console = open_console()
     console.print(Text(f"{finding}. {limit}"))
     if len(skipped):
-        table = _table(
-            "step", "S", "began in", "held", "a smaller S helps", "largest in FP32", "fits up to S"
-        )
+        table = _table("step", "S", "began in", "held", "because", "largest in FP32", "fits up to S")
         for row in skipped.head(MOST_STEPS).to_dict("records"):
-            cured = {True: "yes", False: "no"}.get(row["curable"], "–")
+            cause = CAUSES.get(row["cause"], "unknown")
             cells = [
                 f"{row['step']:,}",
                 format_scale(row["loss_scale"]),
                 row["tensor"] or "–",
                 row["found"] or "–",
             ]
-            cells += [cured, _number(row["largest"]), _scale(row["fits"])]
+            cells += [cause, _number(row["largest"]), _scale(row["fits"])]
             table.add_row(*(Text(str(cell)) for cell in cells))
         console.print(table)
         _tell_rest(len(skipped))

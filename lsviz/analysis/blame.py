@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,16 @@ from lsviz.analysis.findings import format_scale
 from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
 from lsviz.formats import FloatFormat
 
-BLAME_COLUMNS = ["step", "loss_scale", "tensor", "kind", "layer", "found", "curable", "largest", "fits"]
+BLAME_COLUMNS = [
+    *("step", "loss_scale", "tensor", "kind", "layer", "found", "curable", "cause", "largest", "fits"),
+]
+CAUSES: Final = {
+    "scale": "S was too large",
+    "format": "too large at S = 1 too",
+    "reference": "Inf or NaN in FP32 too",
+    "forward": "the loss itself is Inf or NaN",
+}
+"""Why a step overflowed: for the first S is to blame, S below 1 could help the second, none the rest."""
 
 
 def blame_frame(
@@ -29,7 +38,8 @@ def blame_frame(
 
     Returns:
         Columns step, loss_scale (of that gradient), tensor, kind, layer, found (``Inf`` or ``NaN``),
-        curable (whether the batch is finite at S = 1; None where nobody looked), largest (that gradient's
+        curable (whether the batch is finite at S = 1; None where nobody looked), cause (a key of CAUSES; None
+        where nothing tells), largest (that gradient's
         largest magnitude in FP32 with S = 1) and fits (the largest power of two that it could be multiplied
         by); both nan where nothing tells. Tensor, kind, layer and found are None where no gradient was seen
         to hold Inf or NaN. Row a skipped step, in order.
@@ -57,12 +67,33 @@ def blame_frame(
     told = outcomes.drop_duplicates("step", keep="last").set_index("step")["curable"]
     frame["curable"] = frame["step"].map(told).astype(object)
     frame["curable"] = frame["curable"].where(frame["curable"].notna(), None)
+    frame["cause"] = _causes(frame, steps, rows[is_reference])
     frame["largest"] = frame["amax"].astype(float)
     fmt = run_format(precision)
     frame["fits"] = [largest_scale(value, fmt) for value in frame["largest"]]
     found: pd.DataFrame = frame.astype(words)[BLAME_COLUMNS]
     found.loc[~known, ["tensor", "kind"]] = None
     return found
+
+
+def _causes(frame: pd.DataFrame, steps: pd.DataFrame, reference: pd.DataFrame) -> list[str | None]:
+    losses = steps.set_index("step")["loss"].to_dict()
+    endless = set(reference.loc[(reference["inf"] > 0) | (reference["nan"] > 0), "step"])
+    examined = set(reference["step"])
+    causes: list[str | None] = []
+    for step, curable in zip(frame["step"], frame["curable"], strict=True):
+        loss = losses[step]
+        if loss is not None and not math.isnan(loss) and math.isinf(loss):
+            causes.append("forward")
+        elif curable is None:
+            causes.append(None)
+        elif curable:
+            causes.append("scale")
+        elif step not in examined:
+            causes.append("forward")
+        else:
+            causes.append("reference" if step in endless else "format")
+    return causes
 
 
 def largest_scale(largest: float, fmt: FloatFormat) -> float:
@@ -78,7 +109,8 @@ def largest_scale(largest: float, fmt: FloatFormat) -> float:
 def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
     """Return how far the largest value of each layer is below overflow, step by step.
 
-    A layer's values are its output's and its weights' gradients, as far as the half format limits them.
+    A layer's values are its output's and its weights' gradients, and those of what is made from its output up
+    to the next layer, as far as the half format limits them.
 
     Args:
         amax: `Run.amax`.
@@ -91,7 +123,7 @@ def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
         whose values are all zero are left out, and steps with Inf or NaN without a reference.
     """
     rows = magnitudes_frame(amax, precision)
-    rows = rows[rows["limited"] & (rows["unscaled"] > 0) & (rows["layer"].cat.codes >= 0)]
+    rows = rows[rows["limited"] & (rows["unscaled"] > 0)]
     top = run_format(precision).max_exponent
     largest = rows.groupby(["step", "layer"], observed=True, as_index=False, sort=True).agg(
         loss_scale=("loss_scale", "first"), largest=("unscaled", "max")
@@ -190,17 +222,20 @@ def blame_finding(blame: pd.DataFrame, steps: int) -> str:
     began = f"all began in {layer}" if len(counts) == 1 else f"most ({counts.iloc[0]:,}) began in {layer}"
     if number == 1:
         began = f"it began in {layer}"
-    hopeless = int((blame["curable"] == False).sum())  # noqa: E712 (None is neither)
+    hopeless = int(blame["cause"].isin(["forward", "reference"]).sum())
+    small = int((blame["cause"] == "format").sum())
+    words = [f"{told}; {began}"]
     if hopeless:
-        which = "none of them" if hopeless == number else f"{hopeless:,} of them not"
-        return f"{told}; {began}, and a smaller S cures {which}"
-    return f"{told}; {began}"
+        words.append(f"no S cures {'it' if number == 1 else f'{hopeless:,} of them'}")
+    if small:
+        words.append(f"{'it overflows' if number == 1 else f'{small:,} of them overflow'} at S = 1 too")
+    return ", and ".join(words)
 
 
 def bottleneck_finding(found: Bottleneck | None) -> str:
     """Return in one sentence which layer fixes the global S."""
     if found is None:
-        return "No gradients were recorded."
+        return "How near gradients come to overflow is not known of this run."
     often = "at every step" if found.share == 1 else f"at {found.share:.0%} of the steps"
     return (
         f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {found.largest:.3g} at step "

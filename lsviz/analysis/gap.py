@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from lsviz.analysis.findings import format_percent
@@ -28,22 +29,17 @@ def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -
         zero in the reference), and gap, actual less predicted: what was lost further up and never arrived.
     """
     keys = ["step", "tensor", "kind"]
-    told = []
-    for scale in flushed["loss_scale"].unique():
-        wanted = flushed[flushed["loss_scale"] == scale][[*keys, "loss_scale", "flushed"]]
-        if MIN_SCALE <= scale <= MAX_SCALE:
-            told.append(
-                wanted.merge(shares_at_frame(rows, float(scale), fmt), on=keys, suffixes=("_actual", ""))
-            )
-    columns = [*keys, "loss_scale", "predicted", "actual", "gap"]
-    if not told:
-        return pd.DataFrame({name: [] for name in columns})
-    both = pd.concat(told, ignore_index=True)
+    places = rows.keys[keys].assign(row=np.arange(len(rows.keys)))
+    inside = flushed["loss_scale"].between(MIN_SCALE, MAX_SCALE)
+    wanted = flushed.loc[inside, [*keys, "loss_scale", "flushed"]].rename(columns={"flushed": "actual"})
+    both = wanted.merge(places, on=keys)
+    chosen = rows.taken(both["row"].to_numpy(np.int64))
+    cast = shares_at_frame(chosen, both["loss_scale"].to_numpy(np.float64), fmt)
+    both[["flushed", "structural_zero"]] = cast[["flushed", "structural_zero"]].to_numpy()
     at_risk = 1 - both["structural_zero"]
     both["predicted"] = (both["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
-    both["actual"] = both["flushed_actual"]
     both["gap"] = both["actual"] - both["predicted"]
-    found: pd.DataFrame = both[columns]
+    found: pd.DataFrame = both[[*keys, "loss_scale", "predicted", "actual", "gap"]]
     return found
 
 

@@ -1,14 +1,15 @@
 """Replay: any policy over what a run recorded of its gradients, without training.
 
-While the policy's skips are those of the recorded run, the weights are too (up to what another S flushes),
-and so are the gradients that it is shown: the replay is exact. From the first step on that it skips and the
-run did not, or the other way round, training would have gone another way.
+While the policy's skips are those of the recorded run, the weights are too, and so are the gradients that it
+is shown: the replay is exact, but for what its S flushes more or less than the run's did (see
+`lsviz.analysis.replayshares`). From the first step on that it skips and the run did not, or the other way
+round, training would have gone another way.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ import numpy as np
 import pandas as pd
 
 from lsviz.analysis.series import GradientSeries, Tried
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, shares_at_frame
-from lsviz.formats import FloatFormat
 from lsviz.policies import (
     MAX_RETRIES,
     Layerwise,
@@ -25,6 +24,7 @@ from lsviz.policies import (
     Policy,
     PolicyStoppedError,
     can_fall,
+    format_policy,
     inverse_scale,
 )
 
@@ -53,6 +53,11 @@ class Replay:
     stop: str = ""
     layer_scales: list[Mapping[str, float]] | None = None
 
+    @property
+    def guess_from(self) -> int | None:
+        """The first step that is a guess; None where none is."""
+        return self.exact_until if self.reason else None
+
     def frame(self) -> pd.DataFrame:
         """Return a row a step: step, loss_scale, skipped, exact."""
         steps = np.array(self.steps, np.int64)
@@ -78,7 +83,7 @@ def replay(policy: Policy, series: GradientSeries) -> Replay:
         policy: Before its first step.
         series: `lsviz.analysis.series.gradient_series`.
     """
-    facts = _Facts(series)
+    facts, own = _Facts(series), format_policy(policy) == series.policy
     scales: list[float] = []
     skipped: list[int] = []
     by_layer: list[Mapping[str, float]] = []
@@ -89,16 +94,19 @@ def replay(policy: Policy, series: GradientSeries) -> Replay:
         if done is None:
             raised_at, stop = step, f"S fell to {policy.loss_scale:g}, which can't be undone"
             break
-        scales.append(facts.scale_of_loss(done.policy))
+        scale = facts.scale_of_loss(done.policy)
+        scales.append(scale)
         if isinstance(done.policy, Layerwise):
             by_layer.append({name: done.policy.scale_of(name) for name in series.layers})
-        if not done.finite:
+        if done.skips:
             skipped.append(step)
         if not reason:
-            reason = done.doubt
-            if done.finite == bool(series.skipped[i]):
-                word = "finishes" if done.finite else "skips"
-                reason = f"it {word} step {step:,}, which the recorded run {_did(done.finite)}"
+            reason = facts.hole(i) or done.doubt
+            if not reason and done.skips != bool(series.skipped[i]):
+                word, did = ("skips", "did not") if done.skips else ("finishes", "skipped")
+                reason = f"it {word} step {step:,}, which the recorded run {did}"
+            if not reason and own and scale != series.loss_scale[i]:
+                reason = f"S of step {step:,} was not what this policy alone makes of the steps before"
             exact_until = step if reason else step + 1
         if done.stopped:
             raised_at, stop = step, done.stopped
@@ -116,17 +124,13 @@ def replay(policy: Policy, series: GradientSeries) -> Replay:
     )
 
 
-def _did(finite: bool) -> str:
-    return "skipped" if finite else "did not"
-
-
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A step: the policy in force at its last try and after it, whether that was finite, and any doubt."""
+    """A step: the policy in force at its last try and after it, whether it is skipped, and any doubt."""
 
     policy: Policy
     after: Policy
-    finite: bool
+    skips: bool
     doubt: str
     stopped: str
 
@@ -137,16 +141,20 @@ def _take(policy: Policy, facts: _Facts, i: int) -> _Done | None:
     for retries in range(MAX_RETRIES if facts.series.retries else 0, -1, -1):
         if not policy.per_layer and math.isinf(inverse_scale(policy.loss_scale)):
             return None
-        outcome, doubtful = facts.outcome(policy, i)
+        same = facts.same(policy, i)
+        outcome, doubtful = facts.outcome(policy, i, same)
         doubt = doubt or doubtful
+        # A loop may apply what is not finite, or skip a part of the weights: what it did, it would again.
+        last = same is not None and same is facts.series.tries[i][-1]
+        skips = bool(facts.series.skipped[i]) if last else not outcome.finite
         try:
             after = policy.update(outcome)
         except PolicyStoppedError as error:
-            return _Done(policy, policy, outcome.finite, doubt, str(error))
+            return _Done(policy, policy, skips, doubt, str(error))
         if outcome.finite or not retries or not can_fall(policy, after):
             break
         policy = after
-    return _Done(policy, after, outcome.finite, doubt, "")
+    return _Done(policy, after, skips, doubt, "")
 
 
 class _Facts:
@@ -157,6 +165,16 @@ class _Facts:
         self._guess = _last_known(series.top)
         self._outputs, self._own = (_filled(table) for table in (series.outputs, series.own))
 
+    def hole(self, i: int) -> str:
+        """Return that steps before the i-th are missing, where they are."""
+        steps = self.series.steps
+        missing = int(steps[i] - steps[i - 1]) - 1 if i else int(steps[0])
+        return f"{missing:,} steps before step {steps[i]:,} are missing from the run" if missing else ""
+
+    def same(self, policy: Policy, i: int) -> Tried | None:
+        """Return the try of the i-th step that the run made at the policy's own S."""
+        return next((tried for tried in self.series.tries[i] if _same_scale(tried, policy)), None)
+
     def scale_of_loss(self, policy: Policy) -> float:
         """Return what the loss is multiplied by."""
         series = self.series
@@ -166,10 +184,8 @@ class _Facts:
         layer = series.loss_layer if series.loss_layer is not None else first
         return policy.loss_scale if layer is None else policy.scale_of(layer)
 
-    def outcome(self, policy: Policy, i: int) -> tuple[Outcome, str]:
+    def outcome(self, policy: Policy, i: int, same: Tried | None) -> tuple[Outcome, str]:
         """Return what a policy is told at the i-th step, and why that is a guess, if it is one."""
-        tries = self.series.tries[i]
-        same = next((tried for tried in tries if _same_scale(tried, policy)), None)
         if isinstance(policy, Layerwise):
             return self._layers_outcome(policy, i, same)
         finite, doubt = (same.finite, "") if same is not None else self._finite(policy, i)
@@ -178,6 +194,7 @@ class _Facts:
             amax = same.amax if same is not None else None
             if amax is None:
                 amax = float(self.series.weights[i]) if finite else math.inf
+                doubt = doubt or (self._seen_in_part() if finite else "")
             if math.isnan(amax):
                 amax, doubt = None, doubt or self._unknown(i)
         if policy.large_value is not None:
@@ -191,7 +208,7 @@ class _Facts:
     def _finite(self, policy: Policy, i: int) -> tuple[bool, str]:
         """Return whether a step would be finite at another S than the run's."""
         scale, tries = policy.loss_scale, self.series.tries[i]
-        if any(tried.curable is False for tried in tries):
+        if self.series.hopeless[i]:
             return False, ""
         whole = [tried for tried in tries if tried.scales is None]
         if any(tried.finite and scale <= tried.loss_scale for tried in whole):
@@ -199,15 +216,15 @@ class _Facts:
         if any(not tried.finite and scale >= tried.loss_scale for tried in whole):
             return False, ""
         top = float(self.series.top[i])
-        doubt = self._unknown(i) if math.isnan(top) else ""
-        return not self.series.format.overflows(scale * (self._guess[i] if doubt else top)), doubt
+        doubt = self._unknown(i) if math.isnan(top) else self._seen_in_part()
+        return not self.series.format.overflows(scale * (self._guess[i] if math.isnan(top) else top)), doubt
 
     def _large_share(self, policy: Policy, i: int, *, finite: bool) -> tuple[float, str]:
         """Let the step's largest weight gradient stand for all of them, as far as one value counts."""
         limit = policy.large_value or math.inf
         largest = float(self.series.weights[i]) * policy.loss_scale
-        if finite and math.isnan(largest):
-            return 0.0, self._unknown(i)
+        if finite and (math.isnan(largest) or self.series.partial):
+            return float(largest >= limit), self._seen_in_part() or self._unknown(i)
         if finite and largest < limit:
             return 0.0, ""
         threshold = getattr(policy, "threshold", 0.0)
@@ -223,8 +240,8 @@ class _Facts:
         if not self.series.layers:
             return Outcome(True), "no layer's largest gradients were recorded"
         finite = self._layers_finite(policy, i)
-        doubt = self._unknown(i) if np.isnan(self.series.own[i]).any() else ""
-        if any(tried.curable is False for tried in self.series.tries[i]):
+        doubt = self._unknown(i) if np.isnan(self.series.own[i]).any() else self._seen_in_part()
+        if self.series.hopeless[i]:
             step = self.series.steps[i]
             doubt = doubt or f"where the Inf or NaN of step {step:,} began is not known layer by layer"
             finite = {self.series.layers[0]: False}
@@ -249,6 +266,9 @@ class _Facts:
     def _unknown(self, i: int) -> str:
         return f"how large the gradients of step {self.series.steps[i]:,} were is not known"
 
+    def _seen_in_part(self) -> str:
+        return "only some of the model's gradients were recorded" if self.series.partial else ""
+
 
 def _same_scale(tried: Tried, policy: Policy) -> bool:
     if isinstance(policy, Layerwise):
@@ -266,58 +286,3 @@ def _last_known(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[fl
     """Return each value, or the last one before it; 0 where there is none."""
     found: list[float] = pd.Series(values, dtype=float).ffill().fillna(0.0).tolist()
     return found
-
-
-def replay_frame(
-    done: Replay, rows: Histograms | None, fmt: FloatFormat, layers: Sequence[str]
-) -> pd.DataFrame:
-    """Return a row a step, with what a cast of the references would flush at the replay's S.
-
-    Args:
-        done: `replay`.
-        rows: The run's references; None where there are none.
-        fmt: The format cast to.
-        layers: Whose outputs count, as `lsviz.analysis.shares.layer_names` returns them.
-
-    Returns:
-        Columns step, loss_scale, skipped, exact, and flushed (share of the values at the layers' outputs that
-        are not zero) and overflow (share of all); nan at steps without a reference, or with an S out of
-        what-if's range.
-    """
-    frame = done.frame()
-    frame[["flushed", "overflow"]] = math.nan
-    if rows is None:
-        return frame
-    keys = rows.keys
-    place = {step: i for i, step in enumerate(done.steps)}
-    names = set(layers)
-    here = keys["step"].isin(place) & (keys["kind"] == "activation_grad") & keys["tensor"].isin(names)
-    chosen = rows.subset(here.to_numpy())
-    at = chosen.keys["step"].map(place).to_numpy(np.int64)
-    scales = np.array(done.scales, np.float64)[at]
-    if done.layer_scales is not None:
-        tensors = chosen.keys["tensor"].tolist()
-        scales = np.array(
-            [done.layer_scales[i].get(t, s) for i, t, s in zip(at.tolist(), tensors, scales, strict=True)]
-        )
-    inside = (scales >= MIN_SCALE) & (scales <= MAX_SCALE)
-    chosen, scales, at = chosen.subset(inside), scales[inside], at[inside]
-    shares = shares_at_frame(chosen, scales, fmt)
-    numel = chosen.keys["numel"].to_numpy(np.float64)
-    sums = (
-        pd.DataFrame(
-            {
-                "row": at,
-                "numel": numel,
-                "at_risk": numel * (1 - shares["structural_zero"].to_numpy()),
-                "flushed": numel * shares["flushed"].to_numpy(),
-                "overflow": numel * shares["overflow"].to_numpy(),
-            }
-        )
-        .groupby("row")
-        .sum()
-    )
-    whole = sums["at_risk"].where(sums["at_risk"] > 0)
-    frame.loc[sums.index, "flushed"] = (sums["flushed"] / whole).fillna(0.0)
-    frame.loc[sums.index, "overflow"] = sums["overflow"] / sums["numel"]
-    return frame

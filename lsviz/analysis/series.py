@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,7 @@ import pandas as pd
 
 from lsviz.formats import BF16, FP16, FloatFormat
 from lsviz.runs.reader import Run
-
-_HALF: Final = {"fp16": "float16", "bf16": "bfloat16"}
+from lsviz.runs.schema import OWN_LOOP
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,8 +65,11 @@ class GradientSeries:
         layers: The layers in backward order: modules with weights of their own.
         loss_layer: Whose S the loss is multiplied by, where each layer has one; None where that is unknown.
         weight_values: How many weights there are; 0 where nothing tells.
+        hopeless: Whether a step's Inf or NaN has nothing to do with S: the loss has it, or FP32 too.
         format: What gradients are held in, or would be.
         retries: Whether a batch with Inf or NaN is tried again.
+        policy: The policy that ran, in its string form.
+        partial: Whether only some of the model's gradients were recorded.
     """
 
     steps: npt.NDArray[np.int64]
@@ -81,8 +83,11 @@ class GradientSeries:
     layers: list[str]
     loss_layer: str | None
     weight_values: int
+    hopeless: npt.NDArray[np.bool_]
     format: FloatFormat = FP16
     retries: bool = False
+    policy: str = ""
+    partial: bool = False
 
 
 def gradient_series(
@@ -93,6 +98,9 @@ def gradient_series(
     precision: str,
     retries: bool = False,
     weight_values: int = 0,
+    policy: str = "",
+    partial: bool = False,
+    falls_tell: bool = False,
 ) -> GradientSeries:
     """Return a run's series.
 
@@ -103,6 +111,10 @@ def gradient_series(
         precision: The run's. Of an FP32 run every tensor counts, as if FP16 were to hold it.
         retries: Whether the run tried batches again.
         weight_values: How many weights there are.
+        policy: That ran, in its string form.
+        partial: Whether only some of the model's gradients were recorded.
+        falls_tell: Whether a fall of S tells of an overflow that nobody else noticed, as of one in a step
+            that was not recorded.
     """
     numbers = steps["step"].to_numpy(np.int64)
     known = magnitudes_frame(amax, precision)
@@ -121,20 +133,26 @@ def gradient_series(
             shape
         )
 
+    top = _largest(rows[limited], values[limited], len(numbers))
+    tries = _tries(steps, outcomes, falls_tell=falls_tell)
+    blamed = np.array([any(tried.curable is False for tried in step) for step in tries], bool)
     return GradientSeries(
         steps=numbers,
         loss_scale=steps["loss_scale"].to_numpy(np.float64),
         skipped=steps["skipped"].to_numpy(bool),
-        tries=_tries(steps, outcomes),
-        top=_largest(rows[limited], values[limited], len(numbers)),
+        tries=tries,
+        top=top,
         weights=_largest(rows[weights], values[weights], len(numbers)),
         outputs=by_layer(~weights),
         own=by_layer(weights),
         layers=layers,
         loss_layer=_loss_layer(outcomes),
         weight_values=weight_values,
+        hopeless=blamed & np.isnan(top),
         format=run_format(precision),
         retries=retries,
+        policy=policy,
+        partial=partial,
     )
 
 
@@ -154,6 +172,9 @@ def load_series(run: Run) -> GradientSeries:
         precision=config.precision,
         retries=config.on_overflow == "retry",
         weight_values=int(weights["numel"].sum()),
+        policy=config.policy,
+        partial=not run.record.whole,
+        falls_tell=run.record.engine == OWN_LOOP,
     )
 
 
@@ -170,17 +191,18 @@ def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
         precision: The run's.
 
     Returns:
-        Columns step, tensor, kind, layer (its module, where that has weights of its own; categories in
-        backward order), loss_scale (in force), unscaled, and limited: whether it is
-        held in the half format, where a value can be too large. Under autocast a weight's gradient comes as
-        FP32 and went through half all the same, if its module's output did. A step with Inf or NaN has its
-        FP32 reference's magnitudes, or none.
+        Columns step, tensor, kind, layer (as `TensorLayout.owners` has it; categories in backward order),
+        loss_scale (in force), unscaled, and limited: whether it is held in the half format, where a value can
+        be too large. A step with Inf or NaN has its FP32 reference's magnitudes, or none, where that has
+        Inf or NaN too.
     """
     rows = amax.astype({"tensor": "category", "kind": "category"})
     recorded, reference = rows[~rows["reference"]], rows[rows["reference"]]
     spoilt = recorded.loc[(recorded["inf"] > 0) | (recorded["nan"] > 0), "step"].unique()
     in_force = recorded.loc[recorded["step"].isin(spoilt), ["step", "tensor", "kind", "loss_scale"]]
-    told = reference[reference["step"].isin(spoilt)].drop(columns="loss_scale")
+    endless = reference.loc[(reference["inf"] > 0) | (reference["nan"] > 0), "step"].unique()
+    told = reference[reference["step"].isin(spoilt) & ~reference["step"].isin(endless)]
+    told = told.drop(columns="loss_scale")
     told = told.merge(in_force, on=["step", "tensor", "kind"]).assign(unscaled=lambda r: r["amax"])
     whole = recorded[~recorded["step"].isin(spoilt)]
     whole = whole.assign(unscaled=whole["amax"] / whole["loss_scale"])
@@ -192,7 +214,7 @@ def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
     tensor, kind = rows["tensor"].cat.codes.to_numpy(np.int64), rows["kind"].cat.codes.to_numpy(np.int64)
     limited = np.array([[(t, k) in layout.limited for k in kinds] for t in tensors], bool)
     place = {name: i for i, name in enumerate(layout.layers)}
-    layer = np.array([place.get(layout.owners[t] or "", -1) for t in tensors], np.int64)
+    layer = np.array([place.get(layout.owners.get(t, ""), -1) for t in tensors], np.int64)
     return pd.DataFrame(
         {
             "step": rows["step"].to_numpy(np.int64),
@@ -213,13 +235,14 @@ class TensorLayout:
     """Which layer each tensor belongs to, and which tensors a half format limits.
 
     Attributes:
-        layers: Modules with weights of their own, in backward order.
-        owners: Tensor -> the layer that it is the output or a weight of; None of other modules' outputs.
+        layers: Modules with weights of their own, in backward order; where no weights were recorded, all.
+        owners: Tensor -> its layer. What a module without weights makes (a ReLU, a whole block) belongs to
+            the layer before it in the forward pass.
         limited: (tensor, kind) of all that is held in the run's half format on its way.
     """
 
     layers: list[str]
-    owners: dict[str, str | None]
+    owners: dict[str, str]
     limited: set[tuple[str, str]]
 
 
@@ -228,31 +251,25 @@ def tensor_layout(amax: pd.DataFrame, precision: str) -> TensorLayout:
 
     Args:
         amax: `Run.amax`.
-        precision: The run's.
+        precision: The run's; in FP32 every tensor counts, as if a half format were to hold it.
     """
-    keys = ["tensor", "kind", "dtype"]
-    unique = amax.loc[~amax["reference"].astype(bool), keys].drop_duplicates().astype(str)
-    weights = dict.fromkeys(unique.loc[unique["kind"] == "weight_grad", "tensor"])
-    owned = {name.rpartition(".")[0] for name in weights}
-    owners = {
-        name: name.rpartition(".")[0] if name in weights else name if name in owned else None
-        for name in unique["tensor"]
-    }
-    layers = list(dict.fromkeys(owner for owner in owners.values() if owner is not None))
-    half = _HALF.get(precision)
-    held = set(unique.loc[(unique["dtype"] == half) | (half is None), "tensor"])
-    outputs = set(unique.loc[unique["kind"] == "activation_grad", "tensor"])
-
-    def limits(tensor: str, kind: str) -> bool:
-        if tensor in held or kind == "activation_grad":
-            return tensor in held
-        owner = tensor.rpartition(".")[0]
-        while owner not in outputs and owner:
-            owner = owner.rpartition(".")[0]
-        return owner in held or owner not in outputs
-
-    pairs = zip(unique["tensor"], unique["kind"], strict=True)
-    return TensorLayout(layers, owners, {pair for pair in pairs if limits(*pair)})
+    recorded = amax.loc[~amax["reference"].astype(bool), ["tensor", "kind", "half"]].drop_duplicates()
+    unique = list(recorded.astype({"tensor": str, "kind": str}).itertuples(index=False, name=None))
+    weights = {tensor for tensor, kind, _ in unique if kind == "weight_grad"}
+    names = list(dict.fromkeys(tensor for tensor, _, _ in unique))
+    owned = {name.rpartition(".")[0] for name in weights} or set(names)
+    owners: dict[str, str] = {}
+    layers: dict[str, None] = {}
+    layer: str | None = None
+    for name in reversed(names):  # as the forward pass has them
+        if name in weights or name in owned:
+            layer = name.rpartition(".")[0] if name in weights else name
+            layers.setdefault(layer)
+        owners[name] = "" if layer is None else layer
+    first = next(iter(layers), "")
+    owners = {name: owners[name] if owners[name] in layers else first for name in names}
+    limited = {(tensor, kind) for tensor, kind, half in unique if half or precision == "fp32"}
+    return TensorLayout(list(layers)[::-1], owners, limited)
 
 
 def _largest(place: npt.NDArray[np.int64], values: Floats, number: int) -> Floats:
@@ -262,7 +279,7 @@ def _largest(place: npt.NDArray[np.int64], values: Floats, number: int) -> Float
     return np.where(found < 0, math.nan, found)
 
 
-def _tries(steps: pd.DataFrame, outcomes: pd.DataFrame) -> list[list[Tried]]:
+def _tries(steps: pd.DataFrame, outcomes: pd.DataFrame, *, falls_tell: bool) -> list[list[Tried]]:
     by_step: dict[int, list[Tried]] = {step: [] for step in steps["step"].tolist()}
     told: list[Any] = list(outcomes.itertuples(index=False))
     for row in told:
@@ -273,7 +290,12 @@ def _tries(steps: pd.DataFrame, outcomes: pd.DataFrame) -> list[list[Tried]]:
         if not by_step[row.step]:
             finite = not row.skipped if _missing(row.finite) else bool(row.finite)
             by_step[row.step] = [Tried(row.loss_scale, finite, None, None, None, None, None, None)]
-    return list(by_step.values())
+    tries = list(by_step.values())
+    if falls_tell:
+        scales = steps["loss_scale"].to_numpy(np.float64)
+        for i in np.flatnonzero(scales[1:] < scales[:-1]):
+            tries[i] = [replace(tried, finite=False) for tried in tries[i]]
+    return tries
 
 
 def _tried(row: Any) -> Tried:

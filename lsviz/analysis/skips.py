@@ -10,6 +10,7 @@ import pandas as pd
 
 from lsviz.analysis.findings import format_percent
 from lsviz.runs.reader import Run
+from lsviz.runs.schema import OWN_LOOP
 from lsviz.training.catalog import TASKS
 
 SKIPS_COLUMNS = [
@@ -19,6 +20,7 @@ SKIPS_COLUMNS = [
     "skipped",
     "share",
     "retried",
+    "applied",
     "batch_size",
     "samples",
     "samples_lost",
@@ -38,12 +40,14 @@ class SkippingRun:
         policy: Its policy's string form.
         steps: `Run.steps`.
         batch_size: Examples a step; None where nothing tells.
+        retries: Whether a batch with Inf or NaN was tried again; a loop that does not may apply it instead.
     """
 
     run_id: str
     policy: str
     steps: pd.DataFrame
     batch_size: int | None
+    retries: bool = False
 
 
 def load_skipping_run(run: Run) -> SkippingRun:
@@ -52,8 +56,15 @@ def load_skipping_run(run: Run) -> SkippingRun:
     Raises:
         RunError: Its JSON files can't be read.
     """
-    spec = TASKS.get(run.config.task)
-    return SkippingRun(run.run_id, run.config.policy, run.steps(), spec.batch_size if spec else None)
+    record = run.record
+    spec = None if record.engine == OWN_LOOP else TASKS.get(record.config.task)
+    return SkippingRun(
+        run_id=run.run_id,
+        policy=record.config.policy,
+        steps=run.steps(),
+        batch_size=spec.batch_size if spec else None,
+        retries=record.config.on_overflow == "retry",
+    )
 
 
 def skips_frame(runs: Sequence[SkippingRun]) -> pd.DataFrame:
@@ -61,10 +72,11 @@ def skips_frame(runs: Sequence[SkippingRun]) -> pd.DataFrame:
 
     Returns:
         A row a run: steps done, skipped (number), share (of the steps), retried (finite after an overflow, at
-        a smaller S), batch_size, samples (drawn), samples_lost (of skipped steps; the last three None where
-        the batch size is unknown), optimizer_steps (updates made), scheduler_steps (what a schedule
-        that advances once an iteration has done, as in ``torch.amp``'s examples), skipped_at_the_start
-        (before the first update) and longest_streak (of skipped steps).
+        a smaller S), applied (updates made with Inf or NaN in some gradient), batch_size, samples (drawn),
+        samples_lost (of skipped steps; these three None where the batch size is unknown), optimizer_steps
+        (updates made), scheduler_steps (what a schedule that advances once an iteration has done, as in
+        ``torch.amp``'s examples), skipped_at_the_start (before the first update) and longest_streak (of
+        skipped steps).
     """
     return pd.DataFrame([_row(run) for run in runs], columns=SKIPS_COLUMNS)
 
@@ -81,7 +93,8 @@ def _row(run: SkippingRun) -> dict[str, object]:
         "steps": steps,
         "skipped": number,
         "share": number / steps if steps else 0.0,
-        "retried": int((~finite & ~skipped).sum()),
+        "retried": int((~finite & ~skipped).sum()) if run.retries else 0,
+        "applied": 0 if run.retries else int((~finite & ~skipped).sum()),
         "batch_size": size,
         "samples": None if size is None else steps * size,
         "samples_lost": None if size is None else number * size,
@@ -97,8 +110,10 @@ def skips_finding(row: Mapping[Any, Any]) -> str:
     number, steps = int(row["skipped"]), int(row["steps"])
     if not number:
         retried = int(row["retried"])
-        again = f" {retried:,} batches were tried again at a smaller S." if retried else ""
-        return f"All {steps:,} steps updated the weights.{again}"
+        applied = int(row["applied"])
+        more = f" {retried:,} batches were tried again at a smaller S." if retried else ""
+        more += f" {applied:,} of them had Inf or NaN in some gradient." if applied else ""
+        return f"All {steps:,} steps updated the weights.{more}"
     lost = row["samples_lost"]
     samples = "" if lost is None or pd.isna(lost) else f", and with them {int(lost):,} training examples"
     ahead = "1 step" if number == 1 else f"{number:,} steps"

@@ -126,9 +126,13 @@ class Histograms:
         Args:
             chosen: Which, shape (rows,).
         """
-        past = {name: rows[chosen] for name, rows in self.past.items()}
-        keys = self.keys[chosen].reset_index(drop=True)
-        return Histograms(keys, self.counts[chosen], self.ones[chosen], past, self.censored)
+        return self.taken(np.flatnonzero(chosen))
+
+    def taken(self, places: npt.NDArray[np.int64]) -> Histograms:
+        """Return the rows at these places, in that order; one can be taken more than once."""
+        past = {name: rows[places] for name, rows in self.past.items()}
+        keys = self.keys.iloc[places].reset_index(drop=True)
+        return Histograms(keys, self.counts[places], self.ones[places], past, self.censored)
 
     def pooled(self) -> Histograms:
         """Return each tensor's values of all steps together, under its first step."""

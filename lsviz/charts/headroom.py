@@ -17,6 +17,8 @@ ROW_HEIGHT: Final = 28
 MOST_ROWS: Final = 40
 MOST_COLUMNS: Final = 240
 MAX_NAME: Final = 26
+MAX_MARKS: Final = 1000
+"""Skipped steps that are marked; of more, some."""
 SAFE: Final = 12
 """Binades from which on headroom is no concern: FP16's normal range has 30."""
 
@@ -32,7 +34,10 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
     palette = PALETTES[mode]
     layers = [str(name) for name in headroom["layer"].cat.categories][::-1]  # the lowest at the bottom
     used = set(headroom["layer"].astype(str))
-    layers = [name for name in layers if name in used][:MOST_ROWS]
+    layers = [name for name in layers if name in used]
+    near = headroom.groupby(headroom["layer"].astype(str))["headroom"].min().nsmallest(MOST_ROWS)
+    left_out = len(layers) - len(near)
+    layers = [name for name in layers if name in near.index]
     last = int(headroom["step"].max()) if len(headroom) else 0
     width = max(1, math.ceil((last + 1) / MOST_COLUMNS))
     binned = headroom.assign(column=headroom["step"] // width)
@@ -49,7 +54,7 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
         height=ROW_HEIGHT * len(names) + 118,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 16, "t": 50, "b": 52},
         hovermode="closest",
-        annotations=_key(palette),
+        annotations=_key(palette, left_out),
         xaxis={
             "range": [-0.5, last + 0.5],
             "tickformat": ",d",
@@ -97,6 +102,7 @@ def _words(value: float, step: str) -> str:
 def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> list[go.Scatter]:
     place = {name: i for i, name in enumerate(layers)}
     here = blame[blame["layer"].isin(place)]
+    here = here.iloc[:: max(1, math.ceil(len(here) / MAX_MARKS))]
     if here.empty:
         return []
     return [
@@ -114,14 +120,20 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
     ]
 
 
-def _key(palette: Palette) -> list[dict[str, Any]]:
-    shared = {"yref": "paper", "y": 1, "yanchor": "bottom", "yshift": 6, "showarrow": False, "xref": "paper"}
+def _key(palette: Palette, left_out: int) -> list[dict[str, Any]]:
+    words = "<b>Headroom</b> · the stronger, the nearer to overflow · × an overflow began here"
+    more = f" · {left_out:,} layers with more headroom are left out" if left_out else ""
     return [
         {
-            "text": "<b>Headroom</b> · the stronger, the nearer to overflow · × an overflow began here",
+            "text": words + more,
             "x": 0,
+            "xref": "paper",
             "xanchor": "left",
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "yshift": 6,
+            "showarrow": False,
             "font": {"size": 13, "color": palette.text},
-            **shared,
         },
     ]

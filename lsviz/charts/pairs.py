@@ -37,6 +37,8 @@ class LayerPair:
 def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode) -> go.Figure:
     """Draw a row a layer, lowest at the bottom: a ring, a dot and what lies between.
 
+    Of many layers those stay whose two shares lie furthest apart.
+
     Args:
         pairs: Lowest layer first.
         ring: What the ring is, in a few plain words.
@@ -44,7 +46,8 @@ def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode)
         mode: ``light`` or ``dark``.
     """
     palette = PALETTES[mode]
-    shown = list(pairs)[:MOST_ROWS]
+    widest = sorted(range(len(pairs)), key=lambda i: -abs(pairs[i].filled - pairs[i].open))[:MOST_ROWS]
+    shown = [pairs[i] for i in sorted(widest)]
     colour = palette.regions[Region.FLUSHED]
     names = [literal(shortened(pair.layer or "(model)", MAX_NAME, keep_end=True)) for pair in shown]
     rows = list(range(len(shown)))

@@ -35,14 +35,14 @@ class ReplayLine:
         label: The policy's string form.
         colour: The policy's colour.
         frame: `lsviz.analysis.replay.replay_frame`.
-        exact_until: The first step from which it is a guess.
+        guess_from: The first step that is a guess; None where none is.
         raised_at: The step at which the policy gives up; None if it never does.
     """
 
     label: str
     colour: str
     frame: pd.DataFrame
-    exact_until: int
+    guess_from: int | None
     raised_at: int | None = None
 
 
@@ -79,7 +79,7 @@ def replay_figure(lines: Sequence[ReplayLine], steps: pd.DataFrame, mode: Mode) 
         height=HEIGHT,
         margin={"l": 56, "r": min(250, 24 + 8 * max(longest, len(RECORDED))), "t": 46, "b": 46},
         hovermode="closest",
-        shapes=[_border(line, panel, palette) for line in lines if line.exact_until < total],
+        shapes=[_border(line, line.guess_from, panel) for line in lines if line.guess_from is not None],
         xaxis={
             "anchor": "y2" if shares else "y",
             "range": [0, total],
@@ -134,7 +134,8 @@ def _apart(lines: Sequence[ReplayLine], spread: float) -> list[float]:
 
 def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
     frame, name = line.frame, literal(line.label)
-    exact, guess = frame[frame["step"] < line.exact_until], frame[frame["step"] >= line.exact_until]
+    guessed = frame["step"] >= (math.inf if line.guess_from is None else line.guess_from)
+    exact, guess = frame[~guessed], frame[guessed]
     drawn = []
     for part, style, opacity in ((exact, dash, 1.0), (guess, "dot", 0.75)):
         if len(part):
@@ -193,9 +194,9 @@ def _flushed(line: ReplayLine) -> go.Scatter:
     )
 
 
-def _border(line: ReplayLine, panel: list[float], palette: Palette) -> dict[str, Any]:
+def _border(line: ReplayLine, step: int, panel: list[float]) -> dict[str, Any]:
     """Where a replay stops being exact."""
-    place = {"x0": line.exact_until, "x1": line.exact_until, "y0": panel[0], "y1": panel[1], "yref": "paper"}
+    place = {"x0": step, "x1": step, "y0": panel[0], "y1": panel[1], "yref": "paper"}
     return {"type": "line", "xref": "x", **place, "line": {"color": line.colour, "width": 1.2}}
 
 

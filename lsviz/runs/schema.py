@@ -30,6 +30,9 @@ ROW_GROUPS: Final = b"lsviz.row_groups"
 TENSORS: Final = b"lsviz.tensors"
 """Where the file by step tells the order of tensors and kinds, as JSON."""
 
+OWN_LOOP: Final = "recorded from a loop of its own"
+"""The engine of a run that lsviz did not train."""
+
 State = Literal["queued", "running", "finished", "failed", "cancelled", "interrupted"]
 Kind = Literal["activation_grad", "weight_grad"]
 KINDS: Final[tuple[Kind, Kind]] = ("activation_grad", "weight_grad")
@@ -49,6 +52,7 @@ class RunRecord(BaseModel):
     device_name: str | None = None
     engine: str | None = None
     metric_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9 _./-]{1,40}$")
+    whole: bool = Field(default=True, description="Whether gradients of the whole model are recorded.")
 
 
 class RunStatus(BaseModel):

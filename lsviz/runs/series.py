@@ -23,11 +23,14 @@ class TensorName(NamedTuple):
         tensor: Its name.
         kind: Activation or weight.
         dtype: The type it had in backward, as ``float16``.
+        half: Whether it went through a half format all the same, as far as one can see: all its values are
+            that format's, or (of a weight) it helped to make an output in half. Of FP32 alone it is False.
     """
 
     tensor: str
     kind: Kind
     dtype: str
+    half: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,8 @@ class AmaxRows:
         step: Its number.
         reference: Whether this was FP32 with S = 1: so where a step was skipped, whose own gradients
             do not tell how large they would have been.
-        names: In backward order: an activation as its gradient came, a weight just after its module's
-            output.
+        names: In backward order: an activation as its gradient came, or as it came with Inf or NaN, where
+            its module was called more than once; a weight just after the last of its modules' outputs.
         loss_scale: S of each gradient, shape (rows,).
         amax: Largest finite magnitude of each, scaled, shape (rows,).
         inf: Number of infinities in each, shape (rows,).
@@ -84,8 +87,8 @@ class OutcomeRow:
         large_share: Share of scaled weight gradients at or above it.
         layers: Each layer's, under a policy that has a scale for each.
         loss_layer: The layer whose S the loss was multiplied by, under such a policy.
-        curable: Of a try with Inf or NaN: whether the same batch is finite at S = 1. None elsewhere, and
-            where nobody looked.
+        curable: Of a try with Inf or NaN: whether the same batch is finite at S = 1; False too where the
+            loss is not, which knows nothing of S. None elsewhere, and where nobody looked.
     """
 
     step: int
@@ -107,6 +110,7 @@ AMAX_SCHEMA: Final = pa.schema(
         ("tensor", _NAME),
         ("kind", _NAME),
         ("dtype", _NAME),
+        ("half", pa.bool_()),
         ("reference", pa.bool_()),
         ("loss_scale", pa.float64()),
         ("amax", pa.float64()),
@@ -152,6 +156,7 @@ def amax_table(passes: Sequence[AmaxRows]) -> pa.Table:
         "tensor": _dictionary(place, [name.tensor for name in names]),
         "kind": _dictionary(place, [name.kind for name in names]),
         "dtype": _dictionary(place, [name.dtype for name in names]),
+        "half": np.array([name.half for name in names], bool)[place],
         "reference": np.repeat([rows.reference for rows in passes], lengths),
         "loss_scale": np.concatenate([rows.loss_scale for rows in passes]),
         "amax": np.concatenate([rows.amax for rows in passes]),

@@ -125,7 +125,14 @@ class RunWriter:
             self.end("failed", f"{type(error).__name__}: {error}")
 
     def describe(
-        self, *, versions: dict[str, str], device: str, device_name: str, engine: str, metric_name: str | None
+        self,
+        *,
+        versions: dict[str, str],
+        device: str,
+        device_name: str,
+        engine: str,
+        metric_name: str | None,
+        whole: bool = True,
     ) -> None:
         """Add to run.json what is known only where the run executes."""
         self._rewrite(
@@ -134,6 +141,7 @@ class RunWriter:
             device_name=device_name,
             engine=engine,
             metric_name=metric_name,
+            whole=whole,
         )
 
     def reconfigure(self, config: RunConfig) -> None:

@@ -18,13 +18,12 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from lsviz.runs.schema import ExponentRow
-from lsviz.training.counted import CountedStep, CountedTensor, exponent_rows
+from lsviz.training.counted import CountedStep, CountedTensor, Part, exponent_rows
 from lsviz.training.counting import settled, tally_later
+from lsviz.training.halves import HalfSeen, dtype_name, is_half
 from lsviz.training.tensors import tensors_in
 
 _NOTE: Final = "_lsviz_note"
-
-_DTYPE_NAMES: Final = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 _ScaleAt = Callable[[Tensor], float]
 _Guard = Callable[[Callable[[], None]], None]
@@ -63,8 +62,12 @@ class GradientRecorder:
     ) -> None:
         self._modules = dict(model.named_modules()) if watched is None else dict(watched)
         self._parameters = dict(model.named_parameters()) if parameters is None else dict(parameters)
-        self._activations: dict[str, list[tuple[Any, int]]] = {}  # in backward order
-        self._dtypes: dict[str, str] = {}
+        self._activations: dict[str, list[Part]] = {}
+        self._types: dict[str, tuple[str, bool]] = {}
+        self._halves = HalfSeen()
+        self._order = 0
+        self._owners = _owners(self._modules, self._parameters)
+        self._numbers = {name: number for number, name in enumerate(self._parameters)}
         self._scales: dict[str, float] = {}
         self._rounding: bool | Callable[[Tensor], bool] = False
         self._handles: list[RemovableHandle] = []
@@ -93,7 +96,9 @@ class GradientRecorder:
             guard: Calls what the hooks do; for those who must not fail.
         """
         self._activations = {}
-        self._dtypes = {}
+        self._types = {}
+        self._order = 0
+        self._halves.begin()
         self._scales = {}
         self._rounding = rounding
         self.seconds = 0.0
@@ -165,24 +170,16 @@ class GradientRecorder:
         """Wait until all gradients seen so far are counted, so that whoever has them may change them."""
         started = time.perf_counter()
         for counts in self._activations.values():
-            counts[:] = [(settled(counted), k) for counted, k in counts]
+            counts[:] = [part._replace(tally=settled(part.tally)) for part in counts]
         self.seconds += time.perf_counter() - started
 
     def activations(self) -> list[CountedTensor]:
         """Return what was counted at the modules' outputs since `start`, in the order of modules."""
         self.settle()
-        places = {name: place for place, name in enumerate(self._activations)}
         return [
-            CountedTensor(
-                name,
-                "activation_grad",
-                None,
-                tuple(self._activations[name]),
-                self._dtypes[name],
-                places[name],
-            )
+            CountedTensor(name, "activation_grad", None, tuple(self._activations[name]), *self._types[name])
             for name in self._modules
-            if name in places
+            if name in self._activations
         ]
 
     def weights(self) -> list[CountedTensor]:
@@ -193,35 +190,22 @@ class GradientRecorder:
             if parameter.grad is not None
         }
         begun = time.perf_counter()
-        places = self._places_of_weights()
-        counted = [
-            CountedTensor(
-                name,
-                "weight_grad",
-                None,
-                ((settled(tally), 0),),
-                _dtype_name(self._parameters[name].grad),
-                places[name],
-            )
-            for name, tally in started.items()
-        ]
+        counted = [self._counted_weight(name, settled(tally)) for name, tally in started.items()]
         self.seconds += time.perf_counter() - begun
         return counted
 
-    def _places_of_weights(self) -> dict[str, float]:
-        """Return each weight's place in backward order: just after the output that it helped to make.
-
-        One whose module's output was not seen comes after all those, the last defined first.
-        """
-        outputs = {name: place for place, name in enumerate(self._activations)}
-        places = {}
-        for number, name in enumerate(self._parameters):
-            owner = name.rpartition(".")[0]
-            while owner not in outputs and owner:
-                owner = owner.rpartition(".")[0]
-            unseen = len(outputs) + len(self._parameters) - number
-            places[name] = outputs[owner] + 0.5 if owner in outputs else unseen
-        return places
+    def _counted_weight(self, name: str, tally: Any) -> CountedTensor:
+        """Return a weight, which comes just after the last of the outputs that it helped to make."""
+        gradient = self._parameters[name].grad
+        assert gradient is not None
+        outputs = [owner for owner in self._owners[name] if owner in self._activations]
+        orders = [part.order for owner in outputs for part in self._activations[owner]]
+        # One whose module's output was not seen comes after all those, the last defined first.
+        unseen = self._order + len(self._numbers) - self._numbers[name]
+        # Of a shared weight, or of several passes together, the sum has more digits than each part.
+        half = self._halves.seen(name, gradient) or any(is_half(self._types[o][0]) for o in outputs)
+        part = Part(tally, 0, max(orders) + 0.5 if orders else unseen)
+        return CountedTensor(name, "weight_grad", None, (part,), dtype_name(gradient), half)
 
     def _watch(self, name: str, output: Any) -> None:
         """Put a hook on every tensor of an output that will have a gradient."""
@@ -234,6 +218,7 @@ class GradientRecorder:
                 continue
             if torch.is_autocast_enabled(tensor.device.type):
                 self.autocast = torch.get_autocast_dtype(tensor.device.type)
+                self._halves.format = self.autocast
             scale = 1.0 if scale_at is None else scale_at(tensor)
             # Noted on the tensor, which then lives no longer for it. With its gradient edge, since an
             # in-place operation keeps the tensor and makes a new edge.
@@ -270,19 +255,33 @@ class GradientRecorder:
                 engine: Any = torch.autograd.Variable._execution_engine
                 engine.queue_callback(end if guard is None else lambda: guard(end))
             counted = self._count(gradient)
+            self._order += 1
             for name in names:
                 first = self._scales.setdefault(name, scale)
                 binades = 0 if first == scale else round(math.log2(first / scale))
-                self._dtypes.setdefault(name, _dtype_name(gradient))
-                self._activations.setdefault(name, []).append((counted, binades))
+                if name not in self._types:
+                    self._types[name] = dtype_name(gradient), self._halves.seen(name, gradient)
+                part = Part(counted, binades, float(self._order))
+                self._activations.setdefault(name, []).append(part)
 
         if guard is None:
             return count
         return lambda gradient: guard(lambda: count(gradient))
 
 
-def _dtype_name(tensor: Tensor | None) -> str:
-    return "" if tensor is None else _DTYPE_NAMES.get(tensor.dtype) or str(tensor.dtype)[len("torch.") :]
+def _owners(modules: Mapping[str, nn.Module], parameters: Mapping[str, nn.Parameter]) -> dict[str, list[str]]:
+    """Return the modules that hold each parameter, or else the nearest one around it."""
+    holders: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(name)
+    found = {}
+    for name, parameter in parameters.items():
+        around = name.rpartition(".")[0]
+        while around not in modules and around:
+            around = around.rpartition(".")[0]
+        found[name] = holders.get(id(parameter)) or [around]
+    return found
 
 
 class _AfterForward:

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
-from lsviz.runs.schema import State
+from lsviz.runs.schema import OWN_LOOP, State
 from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
 from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
 from lsviz.training.counting import stored
@@ -86,6 +86,7 @@ def record(
         every,
         watched_modules(model, modules) if activations else {},
         watched_parameters(model, modules) if weights else {},
+        whole=modules is None and activations and weights,
     )
 
 
@@ -104,10 +105,12 @@ class Recording:
         every: int,
         modules: dict[str, nn.Module],
         parameters: dict[str, nn.Parameter],
+        *,
+        whole: bool = True,
     ) -> None:
         self.path = path
         self._model, self._scaling, self._every = model, scale, every
-        self._parameters = parameters
+        self._parameters, self._whole = parameters, whole
         self._recorder = GradientRecorder(model, modules, parameters)
         self._all_parameters = {id(p) for p in model.parameters()}
         self._writer: RunWriter | None = None
@@ -214,8 +217,9 @@ class Recording:
             versions=library_versions(),
             device=device.type,
             device_name=Engine("fp32", device).device_name,
-            engine="recorded from a loop of its own",
+            engine=OWN_LOOP,
             metric_name=None,
+            whole=self._whole,
         )
         self._writer = writer
         self._always = [register_optimizer_step_post_hook(self._after_optimizer)]

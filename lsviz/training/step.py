@@ -101,7 +101,7 @@ class TrainingStep:
             outcomes += done.outcomes
         if not done.update.finite and before is not None and self._records:
             started = time.perf_counter()
-            curable, reference = self._examine(batch, step, done, before)
+            curable, reference = self._examined(batch, step, done, before)
             outcomes[-1] = replace(outcomes[-1], curable=curable)
             done.amax.extend(reference)
             recording_s += time.perf_counter() - started
@@ -119,14 +119,25 @@ class TrainingStep:
                 (loss * self._config.loss_weight).backward()  # type: ignore[no-untyped-call]
             return self._recorder.counted(step, 1.0, reference=True)
 
+    def _examined(
+        self, batch: Batch, step: int, done: StepDone, before: Snapshot
+    ) -> tuple[bool | None, list[AmaxRows]]:
+        """Examine a batch where there is memory for it: training goes on where there is none."""
+        after = Snapshot(self._model)
+        try:
+            return self._examine(batch, step, done, before)
+        except torch.OutOfMemoryError:
+            return None, []
+        finally:
+            after.restore()
+
     def _examine(
         self, batch: Batch, step: int, done: StepDone, before: Snapshot
     ) -> tuple[bool, list[AmaxRows]]:
         """Tell whether a batch that overflowed is finite at S = 1, and how large it is in FP32."""
         if not math.isfinite(done.loss):
             return False, []  # the forward pass knows nothing of S
-        after = Snapshot(self._model)
-        curable = done.loss_scale != 1.0
+        curable = self._layers is not None or done.loss_scale != 1.0
         if curable:
             with untouched(self._model), self._faults.at(step):
                 before.restore()
@@ -135,9 +146,7 @@ class TrainingStep:
                     bool(torch.isfinite(p.grad).all()) for p in self._model.parameters() if p.grad is not None
                 )
         before.restore()
-        reference = amax_rows(self._reference(batch, step, rounding=False))
-        after.restore()
-        return curable, [reference]
+        return curable, [amax_rows(self._reference(batch, step, rounding=False))]
 
     def _once(self, batch: Batch, step: int, policy: Policy) -> tuple[StepDone, Outcome]:
         for parameter in self._model.parameters():
@@ -150,7 +159,9 @@ class TrainingStep:
             during.enter_context(self._faults.at(step))  # first, so that the recorder sees the fault
             if self._records:
                 scale_at = layers.scale_at if layers else None
-                during.enter_context(self._recorder.recording(scale_at=scale_at))
+                # What FP32 has is as good as a reference, and so are its finer counts.
+                whole = self._config.precision == "fp32" and due(step, self._config.record_every)
+                during.enter_context(self._recorder.recording(rounding=whole, scale_at=scale_at))
             loss, loss_scale = self._backward(batch, policy)
         if self._records:
             weights = layers.weight_scales if layers else None

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from lsviz.analysis.blame import Bottleneck, blame_frame, bottleneck, bottleneck_finding, headroom_frame
+from lsviz.analysis.blame import (
+    CAUSES,
+    Bottleneck,
+    blame_frame,
+    bottleneck,
+    bottleneck_finding,
+    headroom_frame,
+)
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.onescale import WORTH, one_scale_finding, one_scale_frame
 from lsviz.analysis.recommend import limiting_tensor
@@ -40,6 +47,8 @@ class Examined:
         costs: `one_scale_frame`; empty where there are no references.
         costs_finding: Whether a scale per layer would help.
         task: What was trained.
+        measured: Whether largest gradients were kept at all.
+        problems: One line for each file that could not be read.
     """
 
     steps: int
@@ -50,6 +59,8 @@ class Examined:
     costs: pd.DataFrame
     costs_finding: str
     task: str
+    measured: bool
+    problems: list[str]
 
 
 def skipping_first(runs: Sequence[Run]) -> list[Run]:
@@ -91,17 +102,21 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
         costs=costs,
         costs_finding=words,
         task=_run.config.task,
+        measured=len(amax) > 0,
+        problems=list(_run.problems),
     )
 
 
 def show_headroom(found: Examined) -> None:
     """Draw every layer's headroom over the steps."""
     if found.headroom.empty:
-        st.info(
-            "This run kept no largest gradients: those made with --record-every 0 do not, nor those of an "
-            "earlier lsviz.",
-            icon=":material/info:",
-        )
+        kept = "Every step of this run held Inf or NaN, and it has no FP32 reference to measure by."
+        if not found.measured:
+            kept = (
+                "This run kept no largest gradients: those made with --record-every 0 do not, nor those "
+                "of an earlier lsviz."
+            )
+        st.info(kept, icon=":material/info:")
         return
     alt = f"Headroom of each layer over the steps. {bottleneck_finding(found.bottleneck)}"
     show_figure(headroom_figure(found.headroom, found.blame, colour_mode()), "headroom", alt)
@@ -116,7 +131,6 @@ def show_skipped(found: Examined) -> None:
     st.markdown(plain(found.skips))
     if found.blame.empty:
         return
-    cured = found.blame["curable"].map({True: "yes", False: "no"})
     rows = pd.DataFrame(
         {
             "step": found.blame["step"],
@@ -124,7 +138,7 @@ def show_skipped(found: Examined) -> None:
             "began in": found.blame["tensor"].fillna("–"),
             "gradient of": found.blame["kind"].map({"activation_grad": "output", "weight_grad": "weight"}),
             "held": found.blame["found"].fillna("–"),
-            "a smaller S helps": cured.fillna("unknown"),
+            "because": found.blame["cause"].map(CAUSES).fillna("unknown"),
             "largest, FP32": found.blame["largest"],
             "fits up to S": [_scale(scale) for scale in found.blame["fits"]],
         }

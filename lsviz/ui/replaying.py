@@ -10,7 +10,8 @@ import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.findings import format_scale
-from lsviz.analysis.replay import Replay, replay, replay_frame
+from lsviz.analysis.replay import Replay, replay
+from lsviz.analysis.replayshares import flushing_note, recorded_frame, replay_frame
 from lsviz.analysis.series import GradientSeries, load_series, run_format
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
@@ -39,29 +40,34 @@ class RunSeries:
     """What replays read of a run. Shared between sessions: never change it.
 
     Attributes:
+        key: Its folder, and when it last changed.
         config: What it was asked to do.
         series: Its steps.
-        steps: Its steps table.
+        recorded: `recorded_frame`.
         references: Its references; None where it has none.
         layers: Whose outputs count as flushed.
+        problems: One line for each file that could not be read.
     """
 
+    key: tuple[str, float]
     config: RunConfig
     series: GradientSeries
-    steps: pd.DataFrame
+    recorded: pd.DataFrame
     references: Histograms | None
     layers: list[str]
+    problems: list[str]
 
 
 def choose_replayed(run: Run) -> list[str]:
-    """Ask for policies; the URL holds them, and the run's own comes first by default.
+    """Ask for policies; the URL holds them. The run's own comes first by default.
 
     Returns:
         Canonical string forms, each once; what is no policy is told and left out.
     """
     asked = url_list("replayed", ";")
     if _KEY not in st.session_state:
-        st.session_state[_KEY] = canonical_policies(asked or FIRST_POLICIES)[:MAX_REPLAYED]
+        first = asked or [run.config.policy, *FIRST_POLICIES]
+        st.session_state[_KEY] = canonical_policies(first)[:MAX_REPLAYED]
     options = list(dict.fromkeys([*POLICIES, run.config.policy, *st.session_state[_KEY]]))
     chosen: list[str] = st.multiselect(
         "Policies",
@@ -91,14 +97,22 @@ def _read(path: str, updated: float, _run: Run) -> RunSeries:
     if references is not None and references.censored:
         references = None  # what FP16 lost is no measure of what another S would lose
     layers = [] if references is None else layer_names(references.keys)
-    return RunSeries(_run.config, load_series(_run), _run.steps(), references, layers)
+    series, fmt = load_series(_run), run_format(_run.config.precision)
+    recorded = recorded_frame(series, references, fmt, layers)
+    key = (path, updated)
+    return RunSeries(key, _run.config, series, recorded, references, layers, list(_run.problems))
 
 
 def replay_policies(read: RunSeries, policies: Sequence[str]) -> Replays:
     """Return each policy's replay and its frame, by string form."""
-    done = {text: replay(parse_policy(text), read.series) for text in policies}
-    fmt = run_format(read.config.precision)
-    return {text: (one, replay_frame(one, read.references, fmt, read.layers)) for text, one in done.items()}
+    return {text: _replayed(*read.key, text, read) for text in policies}
+
+
+@st.cache_resource(max_entries=64, show_spinner="Replaying")
+def _replayed(path: str, updated: float, policy: str, _read: RunSeries) -> tuple[Replay, pd.DataFrame]:
+    done = replay(parse_policy(policy), _read.series)
+    fmt = run_format(_read.config.precision)
+    return done, replay_frame(done, _read.references, fmt, _read.layers)
 
 
 def replays_finding(read: RunSeries, replays: Replays) -> str:
@@ -117,16 +131,16 @@ def replays_finding(read: RunSeries, replays: Replays) -> str:
 
 def show_replays(read: RunSeries, replays: Replays) -> None:
     """Draw S of every policy over the run's steps, and what each would flush."""
-    mode, steps = colour_mode(), read.steps
+    mode, steps = colour_mode(), read.recorded
     lines = [
-        ReplayLine(text, policy_colour(text, "fp16", mode), frame, one.exact_until, one.raised_at)
+        ReplayLine(text, policy_colour(text, "fp16", mode), frame, one.guess_from, one.raised_at)
         for text, (one, frame) in replays.items()
     ]
     alt = f"Loss scale over {len(steps)} steps as recorded, and of {', '.join(replays) or 'no other policy'}."
     show_figure(replay_figure(lines, steps, mode), "replays", alt)
 
 
-def show_table(replays: Replays) -> None:
+def show_table(read: RunSeries, replays: Replays) -> None:
     """Show what each policy came to, and how far that is exact."""
     rows = [
         {
@@ -134,6 +148,7 @@ def show_table(replays: Replays) -> None:
             "steps skipped": len(one.skipped),
             "exact until step": one.exact_until,
             "from there a guess, because": one.reason or "–",
+            "but": flushing_note(frame, read.recorded) or "–",
             "last S": format_scale(one.scales[-1]) if one.scales else "–",
             "flushed, mean": frame["flushed"].mean(),
         }

@@ -101,9 +101,12 @@ def stop_without_runs(store: RunStore, title: str, words: str) -> None:
     st.stop()
 
 
-def show_problems(views: Sequence[RunView], broken: Sequence[BrokenRun] = ()) -> None:
+def show_problems(
+    views: Sequence[RunView], broken: Sequence[BrokenRun] = (), others: Sequence[str] = ()
+) -> None:
     """Tell what could not be read; the rest of the page stands."""
-    lines = [f"{view.record.run_id}: {problem}" for view in views for problem in view.problems]
+    lines = [*others]
+    lines += [f"{view.record.run_id}: {problem}" for view in views for problem in view.problems]
     lines += [b.reason for b in broken]
     if lines:
         title = "1 file can't be read" if len(lines) == 1 else f"{len(lines)} files can't be read"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lsviz
 from lsviz.analysis.blame import (
     blame_finding,
     blame_frame,
@@ -21,8 +24,10 @@ from lsviz.analysis.blame import (
     largest_scale,
     layers_headroom_frame,
 )
+from lsviz.analysis.series import GradientSeries, load_series
 from lsviz.formats import FP16
 from lsviz.runs.config import RunConfig
+from lsviz.runs.reader import open_run
 from lsviz.runs.schema import StepRow, steps_table
 from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA, amax_table, outcomes_table
 from lsviz.training.engine import Engine
@@ -111,7 +116,7 @@ ARCHITECTURES = [
 def test_the_layer_that_a_test_spoils_is_named(task: str, layer: str, change: Change, word: str) -> None:
     (row,) = blamed(task, layer, change).to_dict("records")
     assert (row["step"], row["layer"], row["tensor"], row["kind"]) == (AT, layer, layer, "activation_grad")
-    assert (row["found"], row["curable"]) == (word, False)
+    assert (row["found"], row["curable"], row["cause"]) == (word, False, "reference")
 
 
 @pytest.mark.parametrize(("task", "layer"), ARCHITECTURES)
@@ -122,7 +127,7 @@ def test_what_overflows_by_its_size_is_named_and_curable(task: str, layer: str) 
     # 2^6 at S = 1, where it is well inside FP16; 2^18 at S = 2^12.
     (row,) = blamed(task, layer, lambda g: g * (2.0**6 / usual), policy).to_dict("records")
     assert (row["step"], row["layer"], row["tensor"], row["found"]) == (AT, layer, layer, "Inf")
-    assert row["curable"] is True
+    assert (row["curable"], row["cause"]) == (True, "scale")
     assert row["largest"] == pytest.approx(2.0**6, rel=0.1)
     assert row["fits"] in (512, 1024)
 
@@ -219,34 +224,101 @@ def test_the_bottleneck_bounds_the_global_s(scaled_run: Any) -> None:
 
 
 def test_values_that_no_half_format_holds_do_not_limit_s() -> None:
-    """A layer norm computes in FP32, so 10^6 in its gradient is no overflow; 10^3 in a product is nearer."""
+    """A layer norm's own weights are summed in FP32, so 10^6 in their gradient is no overflow."""
     config = RunConfig.build(task="char-gpt", policy="constant:64", steps=1, record_every=1, device="cpu")
     (result,) = train(build_task("char-gpt"), config, Engine.resolve("fp16", "cpu"))
     frame = amax_table(result.amax).to_pandas()
-    grown = frame["tensor"] == "norm"
+    before = bottleneck(headroom_frame(frame, precision="fp16"), precision="fp16")
+    grown = frame["tensor"] == "block1.norm1.weight"
     assert grown.any()
     frame.loc[grown, "amax"] = 1e6
-    limit = bottleneck(headroom_frame(frame, precision="fp16"), precision="fp16")
-    assert limit is not None
-    assert limit.layer != "norm"
+    assert bottleneck(headroom_frame(frame, precision="fp16"), precision="fp16") == before
+
+
+def loop_blamed(
+    model: nn.Module, inputs: Tensor, root: Path, scale: float
+) -> tuple[pd.DataFrame, GradientSeries]:
+    """Record one step of a loop of one's own and return who is blamed."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with lsviz.record(model, root / "mine", scaler=scaler) as rec:
+        with torch.autocast("cpu", dtype=torch.float16):
+            loss = model(inputs).float().square().mean()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        rec.step(loss)
+    run = open_run(rec.path)
+    found = blame_frame(run.steps(), run.outcomes(), run.amax(), precision="fp16")
+    return found, load_series(run)
+
+
+class SharedReLU(nn.Module):
+    """Three layers with one ReLU between them, called twice; the lowest layer's gradient overflows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l1, self.l2, self.l3 = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.l1(x) + 1)
+        x = self.l2(x) + 1
+        x.register_hook(one_inf)
+        return self.l3(self.act(x))
+
+
+def test_a_module_called_twice_is_not_blamed_for_what_another_began(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    found, _ = loop_blamed(SharedReLU(), torch.randn(4, 8), tmp_path, 8.0)
+    assert found["tensor"].tolist() == ["l2"]
+
+
+class Tied(nn.Module):
+    """An embedding whose weight the head shares, as language models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.emb, self.body = nn.Embedding(16, 8), nn.Linear(8, 8)
+        self.head = nn.Linear(8, 16, bias=False)
+        self.head.weight = self.emb.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.emb(x))) * 64
+
+
+def test_a_tied_weight_is_limited_by_what_the_head_makes_of_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Tied()
+    inputs = torch.randint(0, 16, (4, 32))
+    first = next(
+        scale
+        for scale in (2.0**k for k in range(40))
+        if len(loop_blamed(copy.deepcopy(model), inputs, tmp_path / f"{scale:.0f}", scale)[0])
+    )
+    _, series = loop_blamed(copy.deepcopy(model), inputs, tmp_path / "one", 1.0)
+    predicted = next(s for s in (2.0**k for k in range(40)) if FP16.overflows(series.top[0] * s))
+    assert predicted == first
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
         ([], "None of 9 steps was skipped"),
-        ([("a", True)], "1 step was skipped of 9; it began in a"),
-        ([("a", True), ("a", None)], "2 steps were skipped of 9; all began in a"),
+        ([("a", "scale")], "1 step was skipped of 9; it began in a"),
+        ([("a", "scale"), ("a", None)], "2 steps were skipped of 9; all began in a"),
         (
-            [("a", True), ("a", False), ("b", True)],
-            "3 steps were skipped of 9; most (2) began in a, and a smaller S cures 1 of them not",
+            [("a", "scale"), ("a", "forward"), ("b", "format")],
+            "3 steps were skipped of 9; most (2) began in a, and no S cures 1 of them, and 1 of them "
+            "overflow at S = 1 too",
         ),
-        ([("a", False)], "1 step was skipped of 9; it began in a, and a smaller S cures none of them"),
+        ([("a", "reference")], "1 step was skipped of 9; it began in a, and no S cures it"),
+        ([("a", "format")], "1 step was skipped of 9; it began in a, and it overflows at S = 1 too"),
     ],
 )
-def test_the_finding_names_the_layer(rows: list[tuple[str, bool | None]], words: str) -> None:
-    curable = pd.Series([cured for _, cured in rows], dtype=object)
-    frame = pd.DataFrame({"layer": [name for name, _ in rows], "curable": curable})
+def test_the_finding_names_the_layer(rows: list[tuple[str, str | None]], words: str) -> None:
+    cause = pd.Series([cause for _, cause in rows], dtype=object)
+    frame = pd.DataFrame({"layer": [name for name, _ in rows], "cause": cause})
     assert blame_finding(frame, 9) == words
 
 

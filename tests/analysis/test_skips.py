@@ -10,10 +10,10 @@ from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 
 
-def run_of(pattern: str, batch_size: int | None = 32) -> SkippingRun:
+def run_of(pattern: str, batch_size: int | None = 32, *, retries: bool = True) -> SkippingRun:
     """One character a step: O skipped, r retried with success, . clean."""
     steps = pd.DataFrame({"skipped": [c == "O" for c in pattern], "finite": [c == "." for c in pattern]})
-    return SkippingRun("mine", "gradscaler", steps, batch_size)
+    return SkippingRun("mine", "gradscaler", steps, batch_size, retries)
 
 
 def test_samples_schedules_and_streaks_are_counted() -> None:
@@ -43,6 +43,12 @@ def test_samples_schedules_and_streaks_are_counted() -> None:
 )
 def test_the_finding_says_what_was_lost(pattern: str, words: str) -> None:
     assert skips_finding(skips_frame([run_of(pattern)]).to_dict("records")[0]) == words
+
+
+def test_a_loop_that_does_not_retry_has_applied_what_was_not_finite() -> None:
+    (row,) = skips_frame([run_of(".rr.", retries=False)]).to_dict("records")
+    assert (row["retried"], row["applied"]) == (0, 2)
+    assert skips_finding(row).endswith("2 of them had Inf or NaN in some gradient.")
 
 
 def test_where_the_batch_size_is_unknown_no_examples_are_told() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lsviz.analysis.replay import replay, replay_frame
+from lsviz.analysis.replay import replay
+from lsviz.analysis.replayshares import replay_frame
 from lsviz.analysis.series import load_series
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms
@@ -20,19 +21,19 @@ def line_of(run: Run, policy: str, mode: Mode = "light") -> ReplayLine:
     exponents = run.exponents(columns=READ_COLUMNS)
     done = replay(parse_policy(policy), load_series(run))
     frame = replay_frame(done, Histograms.of(exponents), FP16, layer_names(exponents))
-    return ReplayLine(policy, policy_colour(policy, "fp16", mode), frame, done.exact_until, done.raised_at)
+    return ReplayLine(policy, policy_colour(policy, "fp16", mode), frame, done.guess_from, done.raised_at)
 
 
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_lines_are_solid_while_exact_and_dotted_from_there(mode: Mode, unscaled_run: Run) -> None:
     line = line_of(unscaled_run, "constant:2^30", mode)
-    assert 0 <= line.exact_until < 41
+    assert line.guess_from is not None
     figure = replay_figure([line], unscaled_run.steps(), mode)
     drawn = [t for t in figure.data if t.name == "constant:2^30" and t.mode == "lines"]
     assert drawn[-1].line.dash == "dot"
-    assert drawn[-1].x[0] == line.exact_until
+    assert drawn[-1].x[0] == line.guess_from
     assert all(t.line.color == line.colour for t in drawn)
-    assert [s.x0 for s in figure.layout.shapes] == [line.exact_until]
+    assert [s.x0 for s in figure.layout.shapes] == [line.guess_from]
     crosses = next(t for t in figure.data if t.mode == "markers" and t.marker.symbol == "x-thin")
     assert [int(x) for x in crosses.x] == line.frame.loc[line.frame["skipped"], "step"].tolist()
 
@@ -63,14 +64,14 @@ def test_flushed_shares_are_drawn_where_there_are_references(unscaled_run: Run) 
     shares = next(t for t in figure.data if t.yaxis == "y2")
     assert list(shares.y) == line.frame["flushed"].dropna().tolist()
     assert figure.layout.yaxis2.range[1] > max(shares.y)
-    bare = ReplayLine(line.label, line.colour, line.frame.assign(flushed=np.nan), 41)
+    bare = ReplayLine(line.label, line.colour, line.frame.assign(flushed=np.nan), None)
     without = replay_figure([bare], unscaled_run.steps(), "light")
     assert not [t for t in without.data if t.yaxis == "y2"]
 
 
 def test_names_from_outside_mean_nothing_to_plotly(unscaled_run: Run) -> None:
     line = line_of(unscaled_run, "none")
-    odd = ReplayLine("<b>$x$</b>", line.colour, line.frame, 41, 3)
+    odd = ReplayLine("<b>$x$</b>", line.colour, line.frame, None, 3)
     text = replay_figure([odd], unscaled_run.steps(), "light").to_json()
     assert "<b>$x$</b>" not in text.replace("\\u003c", "<").replace("\\u003e", ">")
     assert "gives up" in text

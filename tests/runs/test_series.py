@@ -16,9 +16,9 @@ from lsviz.runs.series import AmaxRows, LayerOutcome, OutcomeRow, TensorName
 from lsviz.runs.writer import RunWriter, create_run
 
 NAMES = (
-    TensorName("head", "activation_grad", "float16"),
-    TensorName("head.weight", "weight_grad", "float32"),
-    TensorName("body", "activation_grad", "float16"),
+    TensorName("head", "activation_grad", "float16", True),
+    TensorName("head.weight", "weight_grad", "float32", False),
+    TensorName("body", "activation_grad", "float16", True),
 )
 FEWER = NAMES[:2]
 
@@ -88,7 +88,7 @@ def test_outcomes_keep_every_try_and_what_is_unknown(tmp_path: Path) -> None:
 
 def test_pandas_reads_both_without_lsviz(tmp_path: Path) -> None:
     run = written(tmp_path)
-    assert pd.read_parquet(run.path / "amax.parquet").shape == (11, 9)
+    assert pd.read_parquet(run.path / "amax.parquet").shape == (11, 10)
     assert pq.read_table(run.path / "outcomes.parquet").num_rows == 6
 
 

@@ -36,9 +36,9 @@ replays = replay_policies(read, policies)
 heading.header(plain(replays_finding(read, replays)))
 heading.caption(
     "No training: each policy is shown the gradients that the run recorded. That is exact for as long as it "
-    "skips the steps that the run skipped; from then on training would have gone another way, and the line "
-    "is dotted."
+    "skips the steps that the run skipped (and flushes about as much); from then on training would have gone "
+    "another way, and the line is dotted."
 )
 show_replays(read, replays)
-show_table(replays)
-show_problems([], store.list_broken())
+show_table(read, replays)
+show_problems([], store.list_broken(), read.problems)
