@@ -91,6 +91,7 @@ def run(
     l2_order: options.L2Order = "after",
     on_overflow: options.OnOverflow = "skip",
     master_weights: options.MasterWeights = True,
+    check_update: options.CheckUpdate = False,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     out: options.Out = None,
@@ -116,6 +117,7 @@ def run(
         l2_order=l2_order,
         on_overflow=on_overflow,
         master_weights=master_weights,
+        check_update=check_update,
         record_every=record_every,
         reference_every=reference_every,
     )

@@ -50,6 +50,7 @@ def sweep(
     l2_order: options.L2Order = "after",
     on_overflow: options.OnOverflow = "skip",
     master_weights: options.MasterWeights = True,
+    check_update: options.CheckUpdate = False,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     jobs: options.Jobs = None,
@@ -80,6 +81,7 @@ def sweep(
             l2_order=l2_order,
             on_overflow=on_overflow,
             master_weights=master_weights,
+            check_update=check_update,
             record_every=record_every,
             reference_every=reference_every,
         )
