@@ -1,7 +1,7 @@
 """The command line: the same acts as the pages, in the same words.
 
 Errors are one line on stderr with exit code 2. torch is imported by ``run`` and ``doctor`` alone;
-``sweep`` and ``reproduce`` train in processes of their own.
+``sweep``, ``reproduce`` and ``lab`` train in processes of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typer
 
 from lsviz import __version__, options
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_lab import lab, updates
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
@@ -148,6 +149,8 @@ app.command()(sweep)
 app.command()(reproduce)
 app.command()(whatif)
 app.command()(recommend)
+app.command()(lab)
+app.command()(updates)
 
 
 @app.command("list")
