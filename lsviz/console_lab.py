@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.lab import lab_finding, lab_frame
+from lsviz.analysis.updates import format_error, format_ratio
 from lsviz.console import open_console
 from lsviz.runs.lab import Lab
 
@@ -32,8 +33,8 @@ def lab_table(document: Lab) -> None:
         cells = [
             row["name"],
             format_error(row["weight_error"]),
-            _ratio(row["norm_ratio"]),
-            _ratio(row["step_ratio"]),
+            format_ratio(row["norm_ratio"]),
+            format_ratio(row["step_ratio"]),
             _share(row["stalled"]),
             "–" if math.isnan(row["metric"]) else f"{row['metric']:.3f}",
             row["error"] or row["verdict"],
@@ -68,21 +69,6 @@ def updates_table(summary: Mapping[str, float | None], sentence: str, updates: p
     below = summary["below"]
     if below is not None:
         console.print(Text(f"{format_percent(below)} of all updates are smaller than 2^-11 of their weight"))
-
-
-def format_error(error: float) -> str:
-    """Return a weight error as people read it: 29 %, x 1,024, 2e-07."""
-    if math.isnan(error):
-        return "–"
-    if error >= 10:
-        return f"x {error:,.0f}"
-    return format_percent(error) if error >= 1e-3 else f"{error:.0e}"
-
-
-def _ratio(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"x {value:,.0f}" if value >= 100 else f"x {value:.3g}"
 
 
 def _share(value: float) -> str:

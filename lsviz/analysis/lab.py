@@ -121,10 +121,11 @@ def lab_finding(document: Lab) -> str:
     if not known:
         return "Nothing can be told of these updates yet."
     right = sum(is_right(result) for result in known)
-    lead = f"{right} of {len(known)} ways to update the weights end where float64 does"
+    end = "ends" if right == 1 else "end"
+    lead = f"{right} of {len(known)} ways to update the weights {end} where float64 does"
     wrong = sorted((r for r in known if not is_right(r)), key=lambda r: -(r.weight_error or 0.0))
     if not wrong:
-        return f"All {len(known)} ways to update the weights end where float64 does."
+        return f"{lead}."
     hardly = [r.name for r in wrong if (r.step_ratio or 1.0) < 1 / OFF_SIZE and r.group != "weights"]
     if hardly:
         return f"{lead}; {_listed(hardly)} hardly move{'s' if len(hardly) == 1 else ''} them."

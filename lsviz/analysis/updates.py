@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lsviz.analysis.findings import format_percent
+from lsviz.analysis.findings import format_percent, format_powers
 from lsviz.formats import FP16
 from lsviz.runs.updatecheck import LOWEST_RATIO, RATIO_BINS
 
 RIGHT: Final = 1e-3
-"""Up to this weight error an update is right: FP32's rounding stays below it, where weights hardly move too."""
+"""Up to this weight error an update is right: FP32's rounding is below it, even where weights hardly move."""
 SLIGHT: Final = 0.01
 OFF_SIZE: Final = 1.5
 """Steps so many times too large or too small are told as such."""
@@ -106,6 +106,27 @@ def verdict(summary: Mapping[str, float | None], *, steps: int, skipped: int) ->
             return f"Its steps are {size}: after that {skipped:,} of {steps:,} steps hold Inf or NaN."
         return f"Its steps are {size}."
     return f"{'Nearly right' if error <= SLIGHT else 'Wrong'}: {off}."
+
+
+def format_error(error: float) -> str:
+    """Return a weight error as people read it: 29 %, x 1,024, 2 x 10⁻⁷."""
+    if math.isnan(error):
+        return "–"
+    if error >= 10:
+        return f"x {error:,.0f}"
+    if error >= 1e-3 or error == 0:
+        return format_percent(error)
+    digit, power = f"{error:.0e}".split("e")
+    return format_powers(f"{digit} x 10^{int(power)}")
+
+
+def format_ratio(value: float) -> str:
+    """Return a ratio as people read it: x 1, x 1,024, ÷ 450."""
+    if math.isnan(value):
+        return "–"
+    if 0 < value < 0.1:
+        return f"÷ {1 / value:,.0f}"
+    return f"x {value:,.0f}" if value >= 100 else f"x {value:.3g}"
 
 
 def _times(factor: float) -> str:

@@ -83,6 +83,12 @@ def launch_form() -> None:
             bind="query-params",
             help="The same weights and batch in FP32, to tell what was flushed. 0 turns it off.",
         )
+        check_update = st.toggle(
+            "Check the update",
+            key="check_update",
+            bind="query-params",
+            help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
+        )
     show_update_warnings(spec, policy, update)
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
         try:
@@ -94,6 +100,7 @@ def launch_form() -> None:
                 seed=seed,
                 record_every=record_every,
                 reference_every=reference_every,
+                check_update=check_update,
                 **start,
                 **update,
             )

@@ -17,6 +17,7 @@ _ICONS: Final = {
     "whatif": ":material/tune:",
     "policies": ":material/stacked_line_chart:",
     "reproduce": ":material/science:",
+    "updates": ":material/balance:",
 }
 
 

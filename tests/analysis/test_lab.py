@@ -59,10 +59,10 @@ def test_ratios_are_shares_of_a_variants_own_updates() -> None:
 def test_the_finding_counts_what_is_right_and_names_what_hardly_moves() -> None:
     slow = variant("slow", 0.99, step_ratio=1e-3)
     assert lab_finding(lab(variant("a"), variant("b"))) == (
-        "All 2 ways to update the weights end where float64 does."
+        "2 of 2 ways to update the weights end where float64 does."
     )
     assert lab_finding(lab(variant("a"), slow)) == (
-        "1 of 2 ways to update the weights end where float64 does; slow hardly moves them."
+        "1 of 2 ways to update the weights ends where float64 does; slow hardly moves them."
     )
     both = lab_finding(lab(variant("a"), slow, variant("other", 0.9, step_ratio=0.1)))
     assert both.endswith("slow and other hardly move them.")

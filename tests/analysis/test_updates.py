@@ -9,7 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsviz.analysis.updates import CURVE_POINTS, SUMMARY, error_curve, ratio_counts, update_summary, verdict
+from lsviz.analysis.updates import (
+    CURVE_POINTS,
+    SUMMARY,
+    error_curve,
+    format_error,
+    format_ratio,
+    ratio_counts,
+    update_summary,
+    verdict,
+)
 from lsviz.runs.updatecheck import RATIO_BINS, UPDATES_SCHEMA
 from tests.runs.test_updatecheck import row
 
@@ -107,3 +116,10 @@ def test_the_verdict_names_what_is_wrong(numbers: dict[str, float | None], skipp
         **numbers,
     }
     assert said in verdict(summary, steps=10, skipped=skipped)
+
+
+def test_numbers_are_written_as_people_read_them() -> None:
+    said = [format_error(e) for e in (2.05e-7, 5e-4, 0.0021, 0.29, 1.54, 1023.4, math.nan, 0.0)]
+    assert said == ["2 x 10⁻⁷", "5 x 10⁻⁴", "0.2 %", "29 %", "154 %", "x 1,023", "–", "0 %"]
+    said = [format_ratio(r) for r in (1.0, 1024.0, 2.5, 1 / 1024, 0.725, math.nan, math.inf, 0.0)]
+    assert said == ["x 1", "x 1,024", "x 2.5", "÷ 1,024", "x 0.725", "–", "x inf", "x 0"]

@@ -13,6 +13,7 @@ PAGES = {
     "whatif": "lsviz/ui/pages/whatif.py",
     "policies": "lsviz/ui/pages/policies.py",
     "reproduce": "lsviz/ui/pages/reproduce.py",
+    "updates": "lsviz/ui/pages/updates.py",
 }
 
 
