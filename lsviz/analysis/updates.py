@@ -95,7 +95,8 @@ def verdict(summary: Mapping[str, float | None], *, steps: int, skipped: int) ->
         return "No update was applied: there is nothing to compare."
     if error <= RIGHT:
         return "Right: as float64, but for rounding."
-    off = f"its weights end off by {format_percent(error)} of the way that they should go"
+    share = f"{format_percent(error)} of" if error < 1 else f"{error:,.3g} times"
+    off = f"its weights end off by {share} the way that they should go"
     if stalled is not None and stalled >= STALLED and ratio > STALLED:
         return f"{format_percent(stalled)} of its updates do nothing: {off}."
     if ratio > OFF_SIZE or ratio < 1 / OFF_SIZE:
@@ -112,8 +113,8 @@ def format_error(error: float) -> str:
     """Return a weight error as people read it: 29 %, x 1,024, 2 x 10⁻⁷."""
     if math.isnan(error):
         return "–"
-    if error >= 10:
-        return f"x {error:,.0f}"
+    if error >= 1:
+        return f"x {error:,.0f}" if error >= 10 else f"{100 * error:.0f} %"
     if error >= 1e-3 or error == 0:
         return format_percent(error)
     digit, power = f"{error:.0e}".split("e")

@@ -90,6 +90,7 @@ def test_a_curve_is_thinned_but_keeps_its_ends() -> None:
     [
         ({"weight_error": 2e-7}, 0, "Right: as float64"),
         ({"weight_error": 0.29}, 0, "Wrong: its weights end off by 29 %"),
+        ({"weight_error": 1.54}, 0, "Wrong: its weights end off by 1.54 times the way"),
         ({"weight_error": 0.002}, 0, "Nearly right: its weights end off by 0.2 %"),
         ({"weight_error": 0.999, "step_ratio": 1 / 1024}, 0, "Its steps are 1,024 times too small."),
         ({"weight_error": 7.0, "step_ratio": 8.0}, 2, "Its steps are 8 times too large."),
