@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from lsviz import options
-from lsviz.analysis.lab import failed_variant, lab_finding, variant_result
-from lsviz.analysis.updates import update_summary, verdict
+from lsviz.analysis.lab import failed_variant, lab_finding, run_verdict, variant_result
 from lsviz.cli_analysis import RunName, Runs, find_run
 from lsviz.cli_sweep import STOPPED, train_all, versions_of
 from lsviz.console import print_error, print_json
@@ -93,9 +92,7 @@ def updates(run: RunName, runs: Runs = None, as_json: options.Json = False) -> N
     frame = found.updates()
     if frame.empty:
         raise UserError(_no_updates(found))
-    config, skipped = found.config, int(found.steps()["skipped"].sum())
-    summary = update_summary(frame, config.clip)
-    sentence = verdict(summary, steps=config.steps, skipped=skipped)
+    summary, sentence = run_verdict(found, frame)
     if as_json:
         rows = frame.assign(counts=frame["counts"].map(list), moved=frame["moved"].map(list))
         finite = rows.astype(object).where(rows.notna() & ~rows.isin([float("inf")]), None)

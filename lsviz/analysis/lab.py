@@ -26,23 +26,36 @@ from lsviz.runs.updatecheck import LOWEST_RATIO
 from lsviz.training.lab import LabVariant
 
 
+def run_verdict(run: Run, updates: pd.DataFrame) -> tuple[dict[str, float | None], str]:
+    """Return what a run's checked updates come to, in numbers and in one sentence.
+
+    Args:
+        run: The run.
+        updates: Its `Run.updates`.
+    """
+    config = run.config
+    summary = update_summary(updates, config.clip)
+    skipped = int(run.steps()["skipped"].sum())
+    half = not config.master_weights
+    return summary, verdict(summary, steps=config.steps, skipped=skipped, half_weights=half)
+
+
 def variant_result(variant: LabVariant, run: Run) -> VariantResult:
     """Return what a finished run says of its variant; a table that can't be read is its error."""
-    updates, steps = run.updates(), run.steps()
-    summary = update_summary(updates, run.config.clip)
+    updates = run.updates()
+    summary, sentence = run_verdict(run, updates)
     counts, moved = ratio_counts(updates)
-    skipped = int(steps["skipped"].sum())
     return VariantResult(
         **_known(variant, run.config),
         run_id=run.run_id,
-        skipped_steps=skipped,
+        skipped_steps=run.status.skipped_steps,
         metric_name=run.record.metric_name,
         metric=run.status.metric,
         **summary,
         curve=error_curve(updates),
         counts=counts.tolist(),
         moved=moved.tolist(),
-        verdict=verdict(summary, steps=run.config.steps, skipped=skipped),
+        verdict=sentence,
         error="; ".join(run.problems) or None,
     )
 

@@ -82,13 +82,17 @@ def error_curve(updates: pd.DataFrame) -> list[tuple[int, float]]:
     return [(int(s), float(e)) for s, e in zip(shown["step"], shown["weight_error"], strict=True)]
 
 
-def verdict(summary: Mapping[str, float | None], *, steps: int, skipped: int) -> str:
+def verdict(
+    summary: Mapping[str, float | None], *, steps: int, skipped: int, half_weights: bool = False
+) -> str:
     """Return in one sentence what a run's numbers say of its update.
 
     Args:
         summary: `update_summary`.
         steps: How many steps the run has.
         skipped: How many of them were skipped.
+        half_weights: Whether its weights are rounded after every update: then those that stay as they were
+            are told. Others may stay because the update itself is wrong.
     """
     error, ratio, stalled = summary["weight_error"], summary["step_ratio"], summary["stalled"]
     if error is None or ratio is None:
@@ -97,7 +101,7 @@ def verdict(summary: Mapping[str, float | None], *, steps: int, skipped: int) ->
         return "Right: as float64, but for rounding."
     share = f"{format_percent(error)} of" if error < 1 else f"{error:,.3g} times"
     off = f"its weights end off by {share} the way that they should go"
-    if stalled is not None and stalled >= STALLED and ratio > STALLED:
+    if half_weights and stalled is not None and stalled >= STALLED and ratio > STALLED:
         return f"{format_percent(stalled)} of its updates do nothing: {off}."
     if ratio > OFF_SIZE or ratio < 1 / OFF_SIZE:
         size = f"{_times(ratio)} too large" if ratio > 1 else f"{_times(1 / ratio)} too small"

@@ -133,7 +133,7 @@ def _unscaling_shows(update: str, optimizer: str) -> str:
         return "The learning rate is divided by S, not the gradient: for plain SGD the product is the same."
     if optimizer in _ADAM:
         return (
-            f"Nothing undoes S, but {name} divides by the gradients' own size, S with it: it hardly notices."
+            f"Nothing undoes S, but {name} divides by the gradients' size, S with it: only epsilon notices."
         )
     return "Nothing undoes S: every step is S times too large."
 

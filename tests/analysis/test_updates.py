@@ -116,7 +116,15 @@ def test_the_verdict_names_what_is_wrong(numbers: dict[str, float | None], skipp
         "stalled": 0.0,
         **numbers,
     }
-    assert said in verdict(summary, steps=10, skipped=skipped)
+    assert said in verdict(summary, steps=10, skipped=skipped, half_weights=True)
+
+
+def test_master_weights_that_stay_are_not_called_the_cause() -> None:
+    summary: dict[str, float | None] = {
+        **dict.fromkeys(SUMMARY), "step_ratio": 1.0, "stalled": 0.16, "weight_error": 0.08,
+    }  # fmt: skip
+    assert "do nothing" not in verdict(summary, steps=10, skipped=0)
+    assert "do nothing" in verdict(summary, steps=10, skipped=0, half_weights=True)
 
 
 def test_numbers_are_written_as_people_read_them() -> None:

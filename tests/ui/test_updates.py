@@ -14,7 +14,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.lab import Lab, load_lab
 from lsviz.training.lab import LabSettings, planned_variants
 from lsviz.ui.updating import launch_query, variant_command
-from tests.conftest import SAMPLES
+from tests.conftest import SAMPLES, train_run
 from tests.ui.opening import charts, open_page, words
 
 
@@ -93,6 +93,15 @@ def test_a_command_makes_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
             cli.main(shlex.split(variant_command(document, result))[1:])
         recording = {"record_every": 10, "reference_every": 10}
         assert asked[-1] == plan[result.name].model_copy(update=recording)
+
+
+def test_launch_tells_what_a_checked_run_came_to(runs_root: Path) -> None:
+    settings = {"task": "digits-mlp", "policy": "constant:8", "optimizer": "sgd", "steps": 6}
+    run = train_run(runs_root, **settings, update="none", check_update=True, record_every=0)
+    app = open_page("launch", run=run.run_id)
+    assert "Its weight updates beside float64: its steps are 8 times too large" in words(app)
+    plain = train_run(runs_root, **settings, record_every=0)
+    assert "beside float64" not in words(open_page("launch", run=plain.run_id))
 
 
 @pytest.mark.usefixtures("runs_root")
