@@ -59,6 +59,8 @@ samples: $(VENV)/.installed
 	$(SAMPLE) 40 --task sigmoid-mlp --policy gradscaler
 	$(BIN)/lsviz reproduce --out runs/reproduce
 	cp runs/reproduce/reproduce.json sample_runs/
+	$(BIN)/lsviz lab --out runs/lab
+	cp runs/lab/lab.json sample_runs/
 SAMPLE := sh -c '$(BIN)/lsviz run --seed 0 --out sample_runs --record-every $$0 --reference-every $$0 "$$@"'
 
 $(VENV)/.created:

@@ -1,7 +1,7 @@
 """The command line: the same acts as the pages, in the same words.
 
 Errors are one line on stderr with exit code 2. torch is imported by ``run`` and ``doctor`` alone;
-``sweep`` and ``reproduce`` train in processes of their own.
+``sweep``, ``reproduce`` and ``lab`` train in processes of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import typer
 
 from lsviz import __version__, options
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_lab import lab, updates
 from lsviz.cli_react import react
 from lsviz.cli_replay import blame, layers, replay, skips
 from lsviz.cli_sweep import reproduce, sweep
@@ -93,6 +94,7 @@ def run(
     l2_order: options.L2Order = "after",
     on_overflow: options.OnOverflow = "skip",
     master_weights: options.MasterWeights = True,
+    check_update: options.CheckUpdate = False,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     inject: options.Inject = "",
@@ -119,6 +121,7 @@ def run(
         l2_order=l2_order,
         on_overflow=on_overflow,
         master_weights=master_weights,
+        check_update=check_update,
         record_every=record_every,
         reference_every=reference_every,
         inject=inject,
@@ -157,6 +160,8 @@ app.command()(blame)
 app.command()(layers)
 app.command()(skips)
 app.command()(react)
+app.command()(lab)
+app.command()(updates)
 
 
 @app.command("list")

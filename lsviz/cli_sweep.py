@@ -50,6 +50,7 @@ def sweep(
     l2_order: options.L2Order = "after",
     on_overflow: options.OnOverflow = "skip",
     master_weights: options.MasterWeights = True,
+    check_update: options.CheckUpdate = False,
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     inject: options.Inject = "",
@@ -81,6 +82,7 @@ def sweep(
             l2_order=l2_order,
             on_overflow=on_overflow,
             master_weights=master_weights,
+            check_update=check_update,
             record_every=record_every,
             reference_every=reference_every,
             inject=inject,
@@ -90,7 +92,7 @@ def sweep(
     ]
     for warning in dict.fromkeys(w for config in configs for w in config.warnings(spec.optimizer)):
         print_error(f"warning: {warning}")
-    done = _train(out or default_root(), configs, jobs)
+    done = train_all(out or default_root(), configs, jobs)
     plan = [(config.task, run_label(config), config) for config in dict.fromkeys(configs)]
     results = _results(plan, done)
     table = spread_frame(results)
@@ -125,7 +127,7 @@ def reproduce(
     ]
     curve = [] if quick else [("u-curve", run_label(config), config) for config in curve_configs()]
     started = time.monotonic()
-    done = _train(root, [config for _, _, config in [*plan, *curve]], jobs)
+    done = train_all(root, [config for _, _, config in [*plan, *curve]], jobs)
     document = Reproduction(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         quick=quick,
@@ -133,7 +135,7 @@ def reproduce(
         reused=done.reused,
         stopped=done.stopped,
         machine=machine(),
-        versions=_versions(done),
+        versions=versions_of(done),
         results=_results(plan, done),
         curve=_results(curve, done),
     )
@@ -162,7 +164,8 @@ def parse_seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _train(root: Path, configs: Sequence[RunConfig], jobs: int | None) -> SweepResult:
+def train_all(root: Path, configs: Sequence[RunConfig], jobs: int | None) -> SweepResult:
+    """Train what is missing, in processes of their own, and show how far that is."""
     with SweepProgress(len(dict.fromkeys(configs))) as progress:
         return run_sweep(root, configs, jobs=jobs, started=progress.start, observe=progress.observe)
 
@@ -182,7 +185,7 @@ def _results(plan: Sequence[tuple[str, str, RunConfig]], done: SweepResult) -> l
     return results
 
 
-def _versions(done: SweepResult) -> dict[str, str]:
+def versions_of(done: SweepResult) -> dict[str, str]:
     """Return the versions that the runs were made with; several, where they differ."""
     seen: dict[str, dict[str, None]] = {}
     for run in done.runs.values():

@@ -57,6 +57,9 @@ MasterWeights = Annotated[
     bool,
     typer.Option(help="FP32 weights; off, they are rounded to the run's half format after every update."),
 ]
+CheckUpdate = Annotated[
+    bool, typer.Option("--check-update", help="Hold every update against the right one in float64.")
+]
 RecordEvery = Annotated[int, typer.Option(help="Record gradients every N steps; 0: never.")]
 ReferenceEvery = Annotated[int, typer.Option(help="FP32 reference every N steps; 0: never.")]
 Inject = Annotated[

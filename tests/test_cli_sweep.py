@@ -230,7 +230,7 @@ def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -
     assert not (tmp_path / "here" / "reproduce.json").exists()
 
 
-@pytest.mark.parametrize("command", ["sweep", "reproduce"])
+@pytest.mark.parametrize("command", ["sweep", "reproduce", "lab", "updates"])
 def test_a_sweep_imports_no_torch_itself(command: str) -> None:
     code = "import sys; from lsviz.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, timeout=60)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import lsviz
-from lsviz.analysis.findings import format_powers
+from lsviz.analysis.findings import format_percent, format_powers
+from lsviz.analysis.lab import lab_frame
 from lsviz.analysis.reproduction import paper_frame
+from lsviz.runs.lab import load_lab
 from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.training.catalog import TASKS
@@ -138,6 +140,22 @@ def test_the_readmes_table_is_the_shipped_result() -> None:
             assert cell in line, (row["experiment"], cell)
     weights = frame.set_index("experiment").loc["digits-mlp, small steps", "fp16-weights"]
     assert f"FP16 weights end at {weights}" in "\n".join(readme)
+
+
+def test_the_readme_tells_of_the_shipped_lab() -> None:
+    document = load_lab(SAMPLES / "lab.json")
+    assert document is not None
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    rows = lab_frame(document).set_index("name")
+    assert (len(rows), rows["right"].sum()) == (14, 8)
+    assert "fourteen ways" in readme
+    assert "eight of them end where float64 does" in readme
+    for name in ("FP16 weights", "FP32 weights"):
+        assert f"{format_percent(rows.loc[name, 'stalled'])}" in readme
+    assert f"off by {format_percent(rows.loc['L2 before', 'weight_error'])} of the way" in readme
+    assert rows.loc["L2 before", "metric"] == rows.loc["L2 after", "metric"]
+    assert "1,024 times too small" in rows.loc["fold-lr (Adam)", "verdict"]
+    assert "1,024 times too strict" in rows.loc["clip before", "verdict"]
 
 
 def test_the_readmes_run_is_there() -> None:

@@ -111,7 +111,13 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
         if isinstance(task, Drawing):
             writer.draw(ORIGINAL, task.original().numpy())
         for result in train(task, config, engine):
-            writer.append(result.step, result.exponents, amax=result.amax, outcomes=result.outcomes)
+            writer.append(
+                result.step,
+                result.exponents,
+                amax=result.amax,
+                outcomes=result.outcomes,
+                updates=result.updates,
+            )
             if result.picture is not None:
                 writer.draw(PICTURE, result.picture)
             if observe is not None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from lsviz.runs.files import parquet_writer, write_parquet
 from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, ROW_GROUPS, STEPS_SCHEMA, TENSORS
 from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
+from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 ROWS_AT_ONCE: Final = 5_000
 """Rows of exponents that are put together in memory at a time, at least: half a kilobyte each."""
@@ -29,8 +30,15 @@ BY_STEP_ROWS: Final = 5_000
 BY_STEP_FROM: Final = 20_000
 """Of fewer rows in all, one step is read from the file by tensor as fast."""
 
-IN_ORDER: Final = {"steps": STEPS_SCHEMA, "amax": AMAX_SCHEMA, "outcomes": OUTCOMES_SCHEMA}
+IN_ORDER: Final = {
+    "steps": STEPS_SCHEMA,
+    "amax": AMAX_SCHEMA,
+    "outcomes": OUTCOMES_SCHEMA,
+    "updates": UPDATES_SCHEMA,
+}
 """Tables whose rows stay in the order that they were written in."""
+OPTIONAL: Final = frozenset({"updates"})
+"""Tables of runs that asked for them: without rows there is no file."""
 
 _BETWEEN: Final = "\0"
 
@@ -40,10 +48,10 @@ Item = TypeVar("Item")
 def compact(path: Path) -> None:
     """Put a run's parts together: each table in one file, exponents with one row group a tensor.
 
-    Each file stands at the end, empty where nothing was recorded; a long run has its exponents by step
-    in one more (`schema.BY_STEP`). The parts are removed only when the whole file stands in their place;
-    a whole file that is there already is complete, and parts beside it are leftovers of a removal that
-    was cut short.
+    Each file stands at the end, empty where nothing was recorded (none of an OPTIONAL table); a long run
+    has its exponents by step in one more (`schema.BY_STEP`). The parts are removed only when the whole
+    file stands in their place; a whole file that is there already is complete, and parts beside it are
+    leftovers of a removal that was cut short.
 
     Raises:
         OSError: A part's page is corrupt, or the disk is full; the parts stay as they are.
@@ -52,7 +60,7 @@ def compact(path: Path) -> None:
     done = []
     for name, schema in IN_ORDER.items():
         parts = sorted(path.glob(f"{name}-*.parquet"))
-        if not (path / f"{name}.parquet").exists():
+        if not (path / f"{name}.parquet").exists() and (parts or name not in OPTIONAL):
             tables = [schema.empty_table(), *(_verified(part, schema) for part in parts)]
             write_parquet(path / f"{name}.parquet", pa.concat_tables(tables).unify_dictionaries())
         done += parts

@@ -91,6 +91,9 @@ class RunConfig(BaseModel):
         default=True,
         description="Keep weights in FP32; off, every update rounds them to the run's half format.",
     )
+    check_update: bool = Field(
+        default=False, description="Hold every weight update against the right one in float64."
+    )
     record_every: int = Field(
         default=10, ge=0, le=MAX_STEPS, description="Record gradients every N steps; 0 turns it off."
     )

@@ -28,6 +28,7 @@ from lsviz.runs.schema import (
     RunStatus,
 )
 from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
+from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 MAX_JSON_BYTES: Final = 1_000_000
 MAX_PICTURE_BYTES: Final = 1_000_000
@@ -152,6 +153,14 @@ class Run:
     def outcomes(self) -> pd.DataFrame:
         """Return what each try of each step told the policy so far (columns: see `OutcomeRow`)."""
         frame: pd.DataFrame = self._table("outcomes", OUTCOMES_SCHEMA).to_pandas()
+        return frame
+
+    def updates(self) -> pd.DataFrame:
+        """Return every weight update beside float64 so far (columns: see `UpdateRow`).
+
+        Empty of runs that did not check their update.
+        """
+        frame: pd.DataFrame = self._table("updates", UPDATES_SCHEMA).to_pandas()
         return frame
 
     def recorded_steps(self) -> list[int]:

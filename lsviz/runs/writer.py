@@ -31,6 +31,7 @@ from lsviz.runs.schema import (
     steps_table,
 )
 from lsviz.runs.series import AmaxRows, OutcomeRow, amax_table, outcomes_table
+from lsviz.runs.updatecheck import UpdateRow, updates_table
 
 FLUSH_SECONDS: Final = 0.5
 """A live chart needs no more than two new parts a second."""
@@ -41,6 +42,7 @@ _TABLES: Final[dict[str, Callable[[Any], pa.Table]]] = {
     "exponents": exponents_table,
     "amax": amax_table,
     "outcomes": outcomes_table,
+    "updates": updates_table,
     "steps": steps_table,
 }
 """The steps last: who sees a step finds the rest of it."""
@@ -155,6 +157,7 @@ class RunWriter:
         *,
         amax: Sequence[AmaxRows] = (),
         outcomes: Sequence[OutcomeRow] = (),
+        updates: Sequence[UpdateRow] = (),
     ) -> None:
         """Take one step's rows; they reach the disk within a moment."""
         waiting = self._waiting
@@ -162,6 +165,7 @@ class RunWriter:
         waiting["exponents"].extend(exponents)
         waiting["amax"].extend(amax)
         waiting["outcomes"].extend(outcomes)
+        waiting["updates"].extend(updates)
         self._last = step
         if step.metric is not None:
             self._metric = step.metric

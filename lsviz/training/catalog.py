@@ -15,6 +15,10 @@ class TaskError(UserError):
     """No such task; the message lists the known ones."""
 
 
+LEARNING_RATES: Final[dict[str, float]] = {"sgd": 0.5, "momentum": 0.05}
+"""Where none is given and the task's is for another optimizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """A task's settings and its place in teaching.
@@ -52,6 +56,10 @@ class TaskSpec:
     parts: tuple[str, ...] = ("",)
     untrained: float = 0.0
     lower_is_better: bool = False
+
+    def usual_lr(self, optimizer: str) -> float:
+        """Return the learning rate with an optimizer, where none is given."""
+        return self.lr if optimizer == self.optimizer else LEARNING_RATES.get(optimizer, self.lr)
 
 
 _SPECS: Final = (

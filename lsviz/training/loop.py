@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow, StepRow
 from lsviz.runs.series import AmaxRows, OutcomeRow
+from lsviz.runs.updatecheck import UpdateRow
 from lsviz.training.engine import Engine
 from lsviz.training.step import TrainingStep, due
 from lsviz.training.tasks.base import Drawing, Task
@@ -33,6 +34,7 @@ class StepResult:
         amax: The largest magnitudes of its gradients.
         outcomes: What each of its tries told the policy.
         picture: What the model draws, where the metric was measured and the task is one to be seen.
+        updates: Its update beside float64, where that is checked and it was applied.
     """
 
     step: StepRow
@@ -40,6 +42,7 @@ class StepResult:
     amax: list[AmaxRows]
     outcomes: list[OutcomeRow]
     picture: npt.NDArray[np.uint8] | None = None
+    updates: list[UpdateRow] = field(default_factory=list)
 
 
 def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]:
@@ -93,6 +96,7 @@ def train(task: Task, config: RunConfig, engine: Engine) -> Iterator[StepResult]
                 done.amax,
                 done.outcomes,
                 picture,
+                [done.checked] if done.checked else [],
             )
             if stopped is not None:
                 raise stopped

@@ -10,9 +10,6 @@ from torch import nn
 
 from lsviz.training.catalog import TaskSpec
 
-LEARNING_RATES: Final[dict[str, float]] = {"sgd": 0.5, "momentum": 0.05}
-"""Where none is given and the task's is for another optimizer."""
-
 _BUILDERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
     "sgd": torch.optim.SGD,
     "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
@@ -43,6 +40,6 @@ def build_optimizer(
     """
     chosen = spec.optimizer if name == "task" else name
     if lr is None:
-        lr = spec.lr if chosen == spec.optimizer else LEARNING_RATES.get(chosen, spec.lr)
+        lr = spec.usual_lr(chosen)
     own = {"betas": spec.betas} if chosen == spec.optimizer and chosen.startswith("adam") else {}
     return _BUILDERS[chosen](parameters, lr=lr, **own)

@@ -23,6 +23,7 @@ from lsviz.policies import (
 from lsviz.runs.config import RunConfig
 from lsviz.runs.schema import ExponentRow
 from lsviz.runs.series import AmaxRows, OutcomeRow
+from lsviz.runs.updatecheck import UpdateRow
 from lsviz.training.counted import CountedStep, amax_rows, exponent_rows
 from lsviz.training.engine import Engine
 from lsviz.training.injection import FaultInjector
@@ -31,6 +32,7 @@ from lsviz.training.optimizers import build_optimizers
 from lsviz.training.recorder import GradientRecorder, Snapshot, untouched
 from lsviz.training.tasks.base import Batch, Task
 from lsviz.training.update import UpdateResult, UpdateRule, WeightUpdate
+from lsviz.training.updatecheck import UpdateCheck
 
 _WEIGHTS: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -48,6 +50,7 @@ class StepDone:
         amax: Largest magnitudes at the last try, and of a skipped step those that FP32 has.
         outcomes: What each try told the policy.
         recording_s: Seconds that recording took, all tries together.
+        checked: The update beside float64; None where it was skipped, or nobody asked.
     """
 
     loss: float
@@ -58,6 +61,7 @@ class StepDone:
     amax: list[AmaxRows]
     outcomes: list[OutcomeRow]
     recording_s: float
+    checked: UpdateRow | None = None
 
 
 class TrainingStep:
@@ -66,7 +70,11 @@ class TrainingStep:
     def __init__(self, task: Task, model: torch.nn.Module, config: RunConfig, engine: Engine) -> None:
         self._task, self._model, self._config, self._engine = task, model, config, engine
         optimizers = build_optimizers(model, task.spec, config.optimizer, config.lr)
-        self._update = WeightUpdate(model, optimizers, _update_rule(config))
+        rule = _update_rule(config)
+        self._update = WeightUpdate(model, optimizers, rule)
+        self._check = (
+            UpdateCheck(model, task.spec, rule, config.optimizer, config.lr) if config.check_update else None
+        )
         self._recorder = GradientRecorder(model)
         self._layers = LayerScaling(model) if config.initial_policy.per_layer else None
         self._records = config.record_every > 0
@@ -175,7 +183,8 @@ class TrainingStep:
         if layers:
             by_layer = layers.outcomes()
             layers.unscale()
-        update = self._update.apply(1.0 if layers else loss_scale, policy)
+        update, checked, check_s = self._apply(step, 1.0 if layers else loss_scale, policy)
+        seconds += check_s
         outcome = Outcome(update.finite, update.amax, update.large_share, by_layer)
         told = OutcomeRow(
             step=step,
@@ -187,7 +196,24 @@ class TrainingStep:
             layers=layers.told(by_layer) if layers and by_layer is not None else None,
             loss_layer=layers.loss_layer if layers else None,
         )
-        return StepDone(loss, loss_scale, update, update.finite, exponents, amax, [told], seconds), outcome
+        done = StepDone(
+            loss, loss_scale, update, update.finite, exponents, amax, [told], seconds, checked=checked
+        )
+        return done, outcome
+
+    def _apply(
+        self, step: int, loss_scale: float, policy: Policy
+    ) -> tuple[UpdateResult, UpdateRow | None, float]:
+        """Update the weights; tell how that compares with float64, and the seconds that this took."""
+        if self._check is None:
+            return self._update.apply(loss_scale, policy), None, 0.0
+        started = time.perf_counter()
+        before = self._check.look(loss_scale)
+        looked = time.perf_counter()
+        update = self._update.apply(loss_scale, policy)
+        applied = time.perf_counter()
+        checked = self._check.compare(step, before, update)
+        return update, checked, time.perf_counter() - applied + looked - started
 
     def _backward(self, batch: Batch, policy: Policy) -> tuple[float, float]:
         """Forward under autocast, backward from loss x S; return the unscaled loss and S."""

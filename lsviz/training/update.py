@@ -42,6 +42,21 @@ class UpdateRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Clipping:
+    """What clipping did to one step's gradients.
+
+    Attributes:
+        norm: L2 norm of all gradients as it saw them, scaled or not.
+        threshold: What it held that against.
+        factor: What it multiplied them by, at most 1.
+    """
+
+    norm: float
+    threshold: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateResult:
     """What became of one step's gradients.
 
@@ -53,6 +68,7 @@ class UpdateResult:
             does not ask.
         large_share: Share of scaled values at or above the policy's ``large_value``, Inf and NaN
             included; None where it does not ask.
+        clipping: What clipping did; None where it is off or the update was left out.
     """
 
     finite: bool
@@ -60,6 +76,7 @@ class UpdateResult:
     grad_norm: float
     amax: float | None = None
     large_share: float | None = None
+    clipping: Clipping | None = None
 
 
 class ScaleVanishedError(UserError):
@@ -125,32 +142,35 @@ class WeightUpdate:
         if not finite:
             return UpdateResult(False, True, norm, amax, share)
 
+        clipping = None
         with torch.no_grad():
             if not as_usual:
-                self._before_unscaling(parameters, gradients, loss_scale)
+                clipping = self._before_unscaling(parameters, gradients, loss_scale)
                 if rule.l2_order == "scaled" and not self._unscale(gradients, 1.0):
                     return UpdateResult(False, True, norm, amax, share)  # L2 x S x weight left FP32
                 if rule.update == "unscale" and gradients:
                     torch._foreach_mul_(gradients, inverse)
             if rule.clip is not None and rule.clip_order == "after":
-                nn.utils.clip_grad_norm_(parameters, rule.clip)
+                clipping = _clip(parameters, rule.clip)
             if rule.l2 and rule.l2_order == "after" and gradients:
                 torch._foreach_add_(gradients, parameters, alpha=rule.l2)
         with self._learning_rates_times(inverse if rule.update == "fold-lr" else 1.0):
             for optimizer in self._optimizers:
                 optimizer.step()
         self._round_weights()
-        return UpdateResult(True, False, norm, amax, share)
+        return UpdateResult(True, False, norm, amax, share, clipping)
 
     @property
     def lr(self) -> float:
         """The first optimizer's learning rate, before any folding."""
         return float(self._optimizers[0].param_groups[0]["lr"])
 
-    def _before_unscaling(self, parameters: list[Tensor], gradients: list[Tensor], loss_scale: float) -> None:
+    def _before_unscaling(
+        self, parameters: list[Tensor], gradients: list[Tensor], loss_scale: float
+    ) -> Clipping | None:
         rule = self._rule
         if not gradients:
-            return
+            return None
         if rule.l2 and rule.l2_order != "after":
             factor = rule.l2 * (loss_scale if rule.l2_order == "scaled" else 1.0)
             if math.isinf(fp32(factor)):
@@ -162,7 +182,10 @@ class WeightUpdate:
             # The norm by way of the unscaled one: squares of scaled values would leave FP32 first.
             norm = unscaled_norm(gradients, inverse_scale(loss_scale)) * loss_scale
             threshold = rule.clip * (loss_scale if rule.clip_order == "scaled" else 1.0)
-            torch._foreach_mul_(gradients, min(1.0, threshold / (norm + 1e-6)))
+            factor = min(1.0, threshold / (norm + 1e-6))
+            torch._foreach_mul_(gradients, factor)
+            return Clipping(norm, threshold, factor)
+        return None
 
     @staticmethod
     def _unscale(gradients: list[Tensor], inverse: float) -> bool:
@@ -193,6 +216,11 @@ class WeightUpdate:
             return
         for parameter in self._model.parameters():
             parameter.copy_(parameter.to(self._rule.weights))
+
+
+def _clip(parameters: list[Tensor], threshold: float) -> Clipping:
+    norm = nn.utils.clip_grad_norm_(parameters, threshold)
+    return Clipping(float(norm), threshold, float(torch.clamp(threshold / (norm + 1e-6), max=1.0)))
 
 
 def total_norm(gradients: Sequence[Tensor]) -> float:

@@ -84,6 +84,12 @@ def launch_form() -> None:
             bind="query-params",
             help="The same weights and batch in FP32, to tell what was flushed. 0 turns it off.",
         )
+        check_update = st.toggle(
+            "Check the update",
+            key="check_update",
+            bind="query-params",
+            help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
+        )
     inject = fault_form()
     show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
@@ -97,6 +103,7 @@ def launch_form() -> None:
                 record_every=record_every,
                 reference_every=reference_every,
                 inject=inject,
+                check_update=check_update,
                 **start,
                 **update,
             )

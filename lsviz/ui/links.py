@@ -19,6 +19,7 @@ _ICONS: Final = {
     "blame": ":material/crisis_alert:",
     "policies": ":material/stacked_line_chart:",
     "reproduce": ":material/science:",
+    "updates": ":material/balance:",
 }
 
 

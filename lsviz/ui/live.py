@@ -9,6 +9,7 @@ import streamlit as st
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.cost import cost_finding
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.lab import run_verdict
 from lsviz.analysis.view import RunView
 from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
@@ -59,6 +60,8 @@ def _show_run(run: Run, was_live: bool) -> None:
         _action(run, view)
     _show_state(run, view)
     _show_figures(view)
+    if config.check_update and not view.status.live:
+        _show_checked(run)
     if len(view.steps):
         mode = colour_mode()
         colour = policy_colour(config.policy, config.precision, mode)
@@ -112,6 +115,15 @@ def _show_state(run: Run, view: RunView) -> None:
         beside = baseline_of(run, run_store().list_runs())
         ids = [beside.run_id, run.run_id] if beside else [run.run_id]
         link_page("compare", "See it on Compare", {"runs": ",".join(ids)})
+
+
+def _show_checked(run: Run) -> None:
+    """Tell how the run's updates compare with float64, where it held them against that."""
+    updates = run.updates()
+    if len(updates):
+        _, sentence = run_verdict(run, updates)
+        st.markdown(plain(f"Its weight updates beside float64: {sentence[0].lower()}{sentence[1:]}"))
+        link_page("updates", "All ways to update, side by side")
 
 
 def _show_figures(view: RunView) -> None:

@@ -39,6 +39,7 @@ KEYS: Final[dict[str, str]] = {
     "l2_order": "Launch: when L2 joins",
     "on_overflow": "Launch: skip or retry",
     "master_weights": "Launch: FP32 weights",
+    "check_update": "Launch: hold the update against float64",
     "record_every": "Launch: record every N steps",
     "reference_every": "Launch: reference every N steps",
     "seen": "What-if, Replay, Blame: the run asked",
@@ -52,6 +53,7 @@ KEYS: Final[dict[str, str]] = {
     "same_start": "Policies: whether all begin alike",
     "experiment": "Reproduce: the experiment whose metric is drawn",
     "rescue": "Reproduce: the loss scale whose band is framed",
+    "rule": "Updates: the way to update that is told closely",
 }
 """URL keys and what they hold."""
 

@@ -110,7 +110,7 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width, "the figure fits the window"
-    for title in ("Launch", "Compare", "What-if", "Policies", "Reproduce"):
+    for title in ("Launch", "Compare", "What-if", "Policies", "Reproduce", "Updates"):
         page.get_by_role("link", name=title, exact=True).first.click()
         page.wait_for_timeout(800)
         keep_picture(page, f"{title.lower()}-{scheme}-{width}")

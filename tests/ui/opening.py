@@ -15,6 +15,7 @@ PAGES = {
     "blame": "lsviz/ui/pages/blame.py",
     "policies": "lsviz/ui/pages/policies.py",
     "reproduce": "lsviz/ui/pages/reproduce.py",
+    "updates": "lsviz/ui/pages/updates.py",
 }
 
 

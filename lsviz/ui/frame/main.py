@@ -9,7 +9,9 @@ import streamlit as st
 
 from lsviz.ui.links import page_file, page_icon
 
-PAGES: Final = ("explore", "launch", "compare", "whatif", "replay", "blame", "policies", "reproduce")
+PAGES: Final = (
+    *("explore", "launch", "compare", "whatif", "replay", "blame", "policies", "updates", "reproduce"),
+)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 ICON: Final = Path(__file__).parents[1] / "icon.png"
 STYLE: Final = "<style>.stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}</style>"
