@@ -23,11 +23,14 @@ def replay(
 ) -> None:
     """Tell what another policy would have done with a run's gradients; no training."""
     from lsviz.analysis import replay as analysis
+    from lsviz.analysis.replayshares import flushing_note_of
     from lsviz.analysis.series import load_series
 
     value = parse_policy(policy)
     found = find_run(run, runs)
-    done = analysis.replay(value, load_series(found))
+    read = load_series(found)
+    done = analysis.replay(value, read)
+    note = flushing_note_of(found, read, done)
     if as_json:
         print_json(
             {
@@ -38,11 +41,12 @@ def replay(
                 "skipped": done.skipped,
                 "exact_until": done.exact_until,
                 "reason": done.reason,
+                "note": note,
                 "raised_at": done.raised_at,
             }
         )
     else:
-        replay_table(done, policy, found.steps())
+        replay_table(done, policy, read, note)
     if done.raised_at is not None:
         print_error(f"{value.name} gives up at step {done.raised_at}: {done.stop}")
     tell_problems(found)

@@ -11,6 +11,7 @@ from rich.text import Text
 from lsviz.analysis.blame import CAUSES
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.replay import Replay
+from lsviz.analysis.series import GradientSeries
 from lsviz.analysis.skips import skips_finding
 from lsviz.console import open_console
 
@@ -25,22 +26,24 @@ _COUNTED: Final = {
 }
 
 
-def replay_table(done: Replay, policy: str, steps: pd.DataFrame) -> None:
+def replay_table(done: Replay, policy: str, read: GradientSeries, note: str) -> None:
     """Print where S changes under a replayed policy, beside the recorded S."""
     console = open_console()
     frame = done.frame()
-    recorded = steps.set_index("step")["loss_scale"]
+    recorded = dict(zip(read.steps.tolist(), read.loss_scale.tolist(), strict=True))
     exact = "exact throughout" if not done.reason else f"exact until step {done.exact_until:,}"
     console.print(Text(f"{policy}: {len(done.skipped):,} of {len(frame):,} steps skipped, {exact}"))
     if done.reason:
         console.print(Text(f"from there on a guess: {done.reason}"))
+    if note:
+        console.print(Text(f"but for what is flushed: {note}"))
     changed = frame[frame["loss_scale"] != frame["loss_scale"].shift()]
     table = _table("from step", "S", "recorded S", "skips until S changes again")
     ends = [*changed["step"].iloc[1:].tolist(), None]
     for row, end in list(zip(changed.to_dict("records"), ends, strict=True))[:MOST_STEPS]:
         inside = [s for s in done.skipped if s >= row["step"] and (end is None or s < end)]
         cells = [f"{row['step']:,}", format_scale(row["loss_scale"])]
-        cells += [format_scale(float(recorded[row["step"]])), f"{len(inside):,}"]
+        cells += [format_scale(recorded[row["step"]]), f"{len(inside):,}"]
         table.add_row(*map(Text, cells))
     console.print(table)
     _tell_rest(len(changed))

@@ -97,7 +97,7 @@ def replay(policy: Policy, series: GradientSeries) -> Replay:
         scale = facts.scale_of_loss(done.policy)
         scales.append(scale)
         if isinstance(done.policy, Layerwise):
-            by_layer.append({name: done.policy.scale_of(name) for name in series.layers})
+            by_layer.append(done.policy.scales_of(series.layers))
         if done.skips:
             skipped.append(step)
         if not reason:
@@ -163,7 +163,13 @@ class _Facts:
     def __init__(self, series: GradientSeries) -> None:
         self.series = series
         self._guess = _last_known(series.top)
+        limit = series.format.overflow_limit
+        self._limit = limit if series.format.overflows_at_limit else math.nextafter(limit, math.inf)
         self._outputs, self._own = (_filled(table) for table in (series.outputs, series.own))
+
+    def _overflows(self, value: float) -> bool:
+        """`FloatFormat.overflows` of one number, of which there are many."""
+        return value >= self._limit
 
     def hole(self, i: int) -> str:
         """Return that steps before the i-th are missing, where they are."""
@@ -217,7 +223,7 @@ class _Facts:
             return False, ""
         top = float(self.series.top[i])
         doubt = self._unknown(i) if math.isnan(top) else self._seen_in_part()
-        return not self.series.format.overflows(scale * (self._guess[i] if math.isnan(top) else top)), doubt
+        return not self._overflows(scale * (self._guess[i] if math.isnan(top) else top)), doubt
 
     def _large_share(self, policy: Policy, i: int, *, finite: bool) -> tuple[float, str]:
         """Let the step's largest weight gradient stand for all of them, as far as one value counts."""
@@ -252,13 +258,15 @@ class _Facts:
 
         What a layer hands down still has its own S; in the next layer it takes that one's.
         """
-        overflows, layers = self.series.format.overflows, self.series.layers
+        layers = self.series.layers
         finite: dict[str, bool] = {}
+        scales = policy.scales_of(layers)
+        outputs, own = self._outputs[i].tolist(), self._own[i].tolist()
         for place, name in enumerate(layers):
-            scale = policy.scale_of(name)
-            handed = self._outputs[i, place + 1] if place + 1 < len(layers) else 0.0
-            hands_inf = bool(overflows(scale * max(self._outputs[i, place], handed)))
-            finite[name] = not (hands_inf or overflows(scale * self._own[i, place]))
+            scale = scales[name]
+            handed = outputs[place + 1] if place + 1 < len(layers) else 0.0
+            hands_inf = self._overflows(scale * max(outputs[place], handed))
+            finite[name] = not (hands_inf or self._overflows(scale * own[place]))
             if hands_inf:
                 break
         return finite
@@ -272,7 +280,7 @@ class _Facts:
 
 def _same_scale(tried: Tried, policy: Policy) -> bool:
     if isinstance(policy, Layerwise):
-        return tried.scales is not None and all(policy.scale_of(n) == s for n, s in tried.scales.items())
+        return tried.scales is not None and policy.scales_of(tried.scales) == tried.scales
     return tried.scales is None and tried.loss_scale == policy.loss_scale
 
 

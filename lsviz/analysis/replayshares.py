@@ -11,9 +11,18 @@ import pandas as pd
 
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.replay import Replay
-from lsviz.analysis.series import GradientSeries
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, shares_at_frame
+from lsviz.analysis.series import GradientSeries, run_format
+from lsviz.analysis.shares import layer_names
+from lsviz.analysis.whatif import (
+    MAX_SCALE,
+    MIN_SCALE,
+    Histograms,
+    WhatIfError,
+    load_histograms,
+    shares_at_frame,
+)
 from lsviz.formats import FloatFormat
+from lsviz.runs.reader import Run
 
 NOTICED: Final = 0.01
 """Share of all values by which two S flush differently, from which on it is told."""
@@ -102,6 +111,24 @@ def flushing_note(frame: pd.DataFrame, recorded: pd.DataFrame) -> str:
         f"at step {int(row['step']):,} the run flushed {format_percent(float(row['flushed_recorded']))} of "
         f"its values and this S would flush {format_percent(float(row['flushed']))}: weights drift apart"
     )
+
+
+def flushing_note_of(run: Run, series: GradientSeries, done: Replay) -> str:
+    """Return `flushing_note` of a run's folder; empty where it has no references.
+
+    Args:
+        run: That was recorded.
+        series: `load_series` of it.
+        done: The replay.
+    """
+    try:
+        rows = load_histograms(run)
+    except WhatIfError:
+        return ""
+    if rows.censored:
+        return ""
+    fmt, layers = run_format(run.config.precision), layer_names(rows.keys)
+    return flushing_note(replay_frame(done, rows, fmt, layers), recorded_frame(series, rows, fmt, layers))
 
 
 def recorded_frame(

@@ -110,7 +110,7 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
             x=here["step"],
             y=[place[name] for name in here["layer"]],
             mode="markers",
-            marker={"symbol": "x-thin", "size": 10, "line": {"color": palette.text, "width": 2}},
+            marker={"symbol": "x-thin", "size": 10, "line": {"color": palette.paper, "width": 2.5}},
             customdata=[
                 f"step {row['step']:,} skipped: {row['found']} began in {literal(str(row['tensor']))}"
                 for row in here.to_dict("records")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 from urllib.parse import quote, unquote
 
@@ -115,6 +115,11 @@ class Layerwise(Policy):
     def scale_of(self, layer: str) -> float:
         """Return one layer's S."""
         return self.scales.get(layer, self.init_scale)
+
+    def scales_of(self, layers: Iterable[str]) -> dict[str, float]:
+        """Return each of these layers' S."""
+        known = self.scales
+        return {layer: known.get(layer, self.init_scale) for layer in layers}
 
     def update(self, outcome: Outcome) -> Self:
         """Return the policy after a step, every layer by its own outcome."""

@@ -119,7 +119,8 @@ def replays_finding(read: RunSeries, replays: Replays) -> str:
     """Return in one sentence which policy would skip most, beside what the run skipped."""
     skipped = int(read.series.skipped.sum())
     run = f"The run skipped {_steps(skipped)}"
-    counts = {text: len(one.skipped) for text, (one, _) in replays.items()}
+    own = read.config.policy
+    counts = {text: len(one.skipped) for text, (one, _) in replays.items() if text != own}
     if not counts:
         return f"{run}: what would other policies have done?"
     most, least = max(counts, key=lambda text: counts[text]), min(counts, key=lambda text: counts[text])

@@ -36,7 +36,7 @@ def test_samples_schedules_and_streaks_are_counted() -> None:
         (".rr.", "All 4 steps updated the weights. 2 batches were tried again at a smaller S."),
         (
             "O...",
-            "1 of 4 updates were thrown away (25 %), and with them 32 training examples. A learning-rate "
+            "1 of 4 updates was thrown away (25 %), and with them 32 training examples. A learning-rate "
             "schedule that advances at every iteration ends 1 step ahead of the optimizer.",
         ),
     ],
