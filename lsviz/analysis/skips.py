@@ -117,7 +117,8 @@ def skips_finding(row: Mapping[Any, Any]) -> str:
     lost = row["samples_lost"]
     samples = "" if lost is None or pd.isna(lost) else f", and with them {int(lost):,} training examples"
     ahead = "1 step" if number == 1 else f"{number:,} steps"
+    were = "was" if number == 1 else "were"
     return (
-        f"{number:,} of {steps:,} updates {'was' if number == 1 else 'were'} thrown away ({format_percent(number / steps)}){samples}. A "
+        f"{number:,} of {steps:,} updates {were} thrown away ({format_percent(number / steps)}){samples}. A "
         f"learning-rate schedule that advances at every iteration ends {ahead} ahead of the optimizer."
     )

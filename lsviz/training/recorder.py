@@ -317,7 +317,8 @@ class Snapshot:
         self._model = model
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        on_gpu = any(tensor.is_cuda for tensor in (*model.parameters(), *model.buffers()))
+        self._cuda = torch.cuda.get_rng_state_all() if on_gpu else []
 
     def restore(self) -> None:
         """Put generators and buffers back as they were."""

@@ -90,9 +90,12 @@ class TrainingStep:
     ) -> tuple[StepDone, Policy, PolicyStoppedError | None]:
         """Try a batch, and again with ``on_overflow=retry``; tell whether the policy gave up."""
         retries = MAX_RETRIES if self._config.on_overflow == "retry" else 0
+        started = time.perf_counter()
         before = Snapshot(self._model) if retries or self._records else None
+        recording_s = 0.0 if retries else time.perf_counter() - started
         done, outcome = self._once(batch, step, policy)
-        finite_at_first, recording_s, outcomes = done.update.finite, done.recording_s, [*done.outcomes]
+        recording_s += done.recording_s
+        finite_at_first, outcomes = done.update.finite, [*done.outcomes]
         stopped: PolicyStoppedError | None = None
         while True:
             try:
