@@ -105,6 +105,18 @@ def _row(run: SkippingRun) -> dict[str, object]:
     }
 
 
+def lost_steps_frame(steps: pd.DataFrame) -> pd.DataFrame:
+    """Return how many updates had been thrown away after each step: by so much a schedule is ahead.
+
+    Args:
+        steps: With the columns step and skipped, as `Run.steps` and `Replay.frame` have them.
+
+    Returns:
+        Columns step and lost.
+    """
+    return pd.DataFrame({"step": steps["step"], "lost": steps["skipped"].astype(bool).cumsum()})
+
+
 def skips_finding(row: Mapping[Any, Any]) -> str:
     """Return one or two sentences on a row of `skips_frame`."""
     number, steps = int(row["skipped"]), int(row["steps"])

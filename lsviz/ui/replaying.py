@@ -14,8 +14,10 @@ from lsviz.analysis.replay import Replay, replay
 from lsviz.analysis.replayshares import flushing_note, recorded_frame, replay_frame
 from lsviz.analysis.series import GradientSeries, load_series, run_format
 from lsviz.analysis.shares import layer_names
+from lsviz.analysis.skips import lost_steps_frame
 from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
-from lsviz.charts.replay import ReplayLine, replay_figure
+from lsviz.charts.replay import RECORDED, ReplayLine, replay_figure
+from lsviz.charts.skips import LostLine, lost_steps_figure
 from lsviz.charts.theme import policy_colour
 from lsviz.jobs.manager import live_status
 from lsviz.policies import POLICIES, parse_policy
@@ -139,6 +141,20 @@ def show_replays(read: RunSeries, replays: Replays) -> None:
     ]
     alt = f"Loss scale over {len(steps)} steps as recorded, and of {', '.join(replays) or 'no other policy'}."
     show_figure(replay_figure(lines, steps, mode), "replays", alt)
+
+
+def show_lost(read: RunSeries, replays: Replays) -> None:
+    """Draw the updates that the run and each policy throw away, where any does."""
+    mode = colour_mode()
+    lines = [LostLine(RECORDED, None, lost_steps_frame(read.recorded))]
+    lines += [
+        LostLine(text, policy_colour(text, "fp16", mode), lost_steps_frame(frame))
+        for text, (_, frame) in replays.items()
+    ]
+    if not any(line.lost["lost"].any() for line in lines):
+        return
+    alt = f"Updates thrown away over the steps, as recorded and of {', '.join(replays) or 'no other policy'}."
+    show_figure(lost_steps_figure(lines, mode), "lost", alt)
 
 
 def show_table(read: RunSeries, replays: Replays) -> None:

@@ -32,7 +32,7 @@ def test_replay_shows_what_the_function_tells(run_id: str, runs_root: Path) -> N
         assert row["steps skipped"] == len(done.skipped)
         assert row["exact until step"] == done.exact_until
     assert f"The run skipped {int(series.skipped.sum())} step" in words(app)
-    assert charts(app) == 1
+    assert charts(app) == 2
 
 
 def test_replay_takes_other_policies_and_tells_what_is_none(run_id: str) -> None:
@@ -50,7 +50,7 @@ def test_replay_without_policies_shows_the_recorded_line(run_id: str) -> None:
     app.multiselect(key="replay.policies").set_value([]).run()
     assert not app.exception
     assert "what would other policies have done?" in words(app)
-    assert charts(app) == 1
+    assert charts(app) == 2  # S, and the updates that the run itself threw away
 
 
 def test_blame_names_the_layer(run_id: str, runs_root: Path) -> None:

@@ -8,6 +8,7 @@ from lsviz.ui.replaying import (
     read_series,
     replay_policies,
     replays_finding,
+    show_lost,
     show_replays,
     show_table,
 )
@@ -41,4 +42,5 @@ heading.caption(
 )
 show_replays(read, replays)
 show_table(read, replays)
+show_lost(read, replays)
 show_problems([], store.list_broken(), read.problems)
