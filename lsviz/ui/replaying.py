@@ -165,7 +165,7 @@ def show_table(read: RunSeries, replays: Replays) -> None:
             "steps skipped": len(one.skipped),
             "exact until step": one.exact_until,
             "from there a guess, because": one.reason or "–",
-            "but": flushing_note(frame, read.recorded) or "–",
+            "but": flushing_note(frame, read.recorded),
             "last S": format_scale(one.scales[-1]) if one.scales else "–",
             "flushed, mean": frame["flushed"].mean(),
         }
@@ -173,8 +173,9 @@ def show_table(read: RunSeries, replays: Replays) -> None:
     ]
     if not rows:
         return
+    table = pd.DataFrame(rows)
     st.dataframe(
-        pd.DataFrame(rows),
+        table if table["but"].any() else table.drop(columns="but"),
         hide_index=True,
         column_config={"flushed, mean": st.column_config.NumberColumn(format="percent")},
         alt="Steps skipped, last S and flushed share of each policy",
