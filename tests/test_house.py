@@ -120,7 +120,9 @@ def test_every_sample_run_comes_from_the_makefile() -> None:
         config = run.config
         weight = "" if config.loss_weight == 1 else f"--loss-weight 2^{round(math.log2(config.loss_weight))} "
         what = "--precision fp32" if config.precision == "fp32" else f"--policy {config.policy}"
-        line = f"{config.record_every} --task {config.task} {weight}{what}"
+        steps = "" if config.steps == TASKS[config.task].steps else f" --steps {config.steps}"
+        fault = f" --inject {config.inject}" if config.inject else ""
+        line = f"{config.record_every} --task {config.task} {weight}{what}{steps}{fault}"
         alternatives = {line, line.replace("262144", "2^18").replace("4096", "2^12").replace("16384", "2^14")}
         assert any(f"$(SAMPLE) {words}\n" in makefile for words in alternatives), line
     assert "make samples" in (SAMPLES / "README.md").read_text()
