@@ -144,13 +144,13 @@ def amax_table(passes: Sequence[AmaxRows]) -> pa.Table:
     if not passes:
         return AMAX_SCHEMA.empty_table()
     lengths = [len(rows.names) for rows in passes]
-    numbers: dict[tuple[TensorName, ...], npt.NDArray[np.int32]] = {}
+    numbers: dict[int, npt.NDArray[np.int32]] = {}  # by identity: most passes share theirs
     names: dict[TensorName, int] = {}
     for rows in passes:
-        if rows.names not in numbers:
+        if id(rows.names) not in numbers:
             places = [names.setdefault(name, len(names)) for name in rows.names]
-            numbers[rows.names] = np.array(places, np.int32)
-    place = np.concatenate([numbers[rows.names] for rows in passes])
+            numbers[id(rows.names)] = np.array(places, np.int32)
+    place = np.concatenate([numbers[id(rows.names)] for rows in passes])
     columns: dict[str, Any] = {
         "step": np.repeat([rows.step for rows in passes], lengths),
         "tensor": _dictionary(place, [name.tensor for name in names]),
