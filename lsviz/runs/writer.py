@@ -170,7 +170,8 @@ class RunWriter:
         if step.metric is not None:
             self._metric = step.metric
         self._skipped += step.skipped
-        waited = time.monotonic() - self._flushed_at
+        # A recording hands over many steps at a time, and says itself when they are to be written.
+        waited = 0.0 if self._open_ended else time.monotonic() - self._flushed_at
         if waited >= self._interval or len(waiting["exponents"]) >= MAX_ROWS:
             self.flush()
 
