@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, shortened
+from lsviz.charts.labels import row_axis, row_names
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
 MOST_ROWS: Final = 40
 MOST_COLUMNS: Final = 240
-MAX_NAME: Final = 26
 MAX_MARKS: Final = 1000
 """Skipped steps that are marked; of more, some."""
 SAFE: Final = 12
@@ -44,7 +44,7 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
     least = binned.pivot_table(
         index="layer", columns="column", values="headroom", aggfunc="min", observed=True
     ).reindex(layers)
-    names = [literal(shortened(name or "(model)", MAX_NAME, keep_end=True)) for name in layers]
+    names = row_names(layers)
     columns = least.columns.to_numpy(np.int64)
     figure = go.Figure(
         data=[_heat(least.to_numpy(), columns * width, width, names, palette)], layout=base_layout(mode)
@@ -61,13 +61,7 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
             "title": {"text": "step", "standoff": 6},
             "showgrid": False,
         },
-        yaxis={
-            "tickvals": list(range(len(names))),
-            "ticktext": names,
-            "range": [-0.5, max(len(names) - 0.5, 0.5)],
-            "showgrid": False,
-            "fixedrange": True,
-        },
+        yaxis=row_axis(names),
     )
     return figure
 

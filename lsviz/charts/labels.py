@@ -1,8 +1,8 @@
-"""Names written at the ends of lines, in place of a legend."""
+"""Names in figures: at the ends of lines, in place of a legend, and of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +11,27 @@ from lsviz.charts.theme import literal, shortened
 
 LABEL_PX: Final = 17
 MAX_LABEL: Final = 30
+MAX_NAME: Final = 26
+
+
+def row_names(layers: Sequence[str]) -> list[str]:
+    """Return layers' names as the rows of a figure have them; what is whole in itself has none."""
+    return [literal(shortened(name or "(model)", MAX_NAME, keep_end=True)) for name in layers]
+
+
+def row_axis(names: Sequence[str]) -> dict[str, Any]:
+    """Return the y axis of a figure with a row a layer, the first at the bottom.
+
+    Args:
+        names: As `row_names` returns them.
+    """
+    return {
+        "tickvals": list(range(len(names))),
+        "ticktext": list(names),
+        "range": [-0.5, max(len(names) - 0.5, 0.5)],
+        "showgrid": False,
+        "fixedrange": True,
+    }
 
 
 def end_labels(

@@ -9,12 +9,12 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, shortened
+from lsviz.charts.labels import row_axis, row_names
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
 MOST_ROWS: Final = 40
-MAX_NAME: Final = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode)
     widest = sorted(range(len(pairs)), key=lambda i: -abs(pairs[i].filled - pairs[i].open))[:MOST_ROWS]
     shown = [pairs[i] for i in sorted(widest)]
     colour = palette.regions[Region.FLUSHED]
-    names = [literal(shortened(pair.layer or "(model)", MAX_NAME, keep_end=True)) for pair in shown]
+    names = row_names([pair.layer for pair in shown])
     rows = list(range(len(shown)))
     words = [literal(pair.words) for pair in shown]
     marker = {"size": 12, "line": {"color": colour, "width": 2}}
@@ -87,13 +87,7 @@ def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode)
             "title": {"text": "flushed to zero", "standoff": 6},
             "fixedrange": True,
         },
-        yaxis={
-            "tickvals": rows,
-            "ticktext": names,
-            "range": [-0.5, max(len(names) - 0.5, 0.5)],
-            "showgrid": False,
-            "fixedrange": True,
-        },
+        yaxis=row_axis(names),
     )
     return figure
 

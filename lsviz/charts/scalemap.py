@@ -13,12 +13,12 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import layer_map_frame
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, shortened
+from lsviz.charts.labels import row_axis, row_names
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 30
 MOST_ROWS: Final = 40
-MAX_NAME: Final = 26
 _TICK: Final = 5
 
 
@@ -42,7 +42,7 @@ def scale_map_figure(
     powers = np.log2(np.array(sorted(frame["scale"].unique())))
     flushed = rows.pivot(index="layer", columns="scale", values="flushed").reindex(shown)
     overflow = rows.pivot(index="layer", columns="scale", values="overflow").reindex(shown)
-    names = [literal(shortened(str(name), MAX_NAME, keep_end=True)) for name in flushed.index]
+    names = row_names([str(name) for name in flushed.index])
     words = [
         [_words(f, o) for f, o in zip(flushed.loc[name], overflow.loc[name], strict=True)]
         for name in flushed.index
@@ -67,13 +67,7 @@ def scale_map_figure(
             "showgrid": False,
             "fixedrange": True,
         },
-        yaxis={
-            "tickvals": list(range(len(names))),
-            "ticktext": names,
-            "range": [-0.5, max(len(names) - 0.5, 0.5)],
-            "showgrid": False,
-            "fixedrange": True,
-        },
+        yaxis=row_axis(names),
     )
     return figure
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lsviz.errors import UserError
-from lsviz.runs.files import RunFolderError, write_json
+from lsviz.runs.documents import load_document, save_document
 from lsviz.runs.updatecheck import RATIO_BINS
 
 FILE_NAME: Final = "lab.json"
-MAX_BYTES: Final = 5_000_000
 
 
 class LabError(UserError):
@@ -87,10 +86,7 @@ def save_lab(path: Path, document: Lab) -> None:
     Raises:
         RunFolderError: It can't be written.
     """
-    try:
-        write_json(path, document.model_dump())
-    except OSError as error:
-        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+    save_document(path, document)
 
 
 def load_lab(path: Path) -> Lab | None:
@@ -99,15 +95,4 @@ def load_lab(path: Path) -> Lab | None:
     Raises:
         LabError: The file is no such document.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LabError(f"{str(path)!r} is larger than any result of `lsviz lab`")
-        return Lab.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise LabError(f"can't read {str(path)!r}: {error.strerror}") from None
-    except (ValidationError, ValueError):
-        raise LabError(
-            f"{str(path)!r} holds no result of `lsviz lab`: remove it and run the command again"
-        ) from None
+    return load_document(path, Lab, LabError, "lsviz lab")

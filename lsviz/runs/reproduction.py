@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from lsviz.errors import UserError
-from lsviz.runs.files import RunFolderError, write_json
+from lsviz.runs.documents import load_document, save_document
 
 FILE_NAME: Final = "reproduce.json"
-MAX_BYTES: Final = 20_000_000
 
 
 class ReproductionError(UserError):
@@ -79,10 +78,7 @@ def save_reproduction(path: Path, document: Reproduction) -> None:
     Raises:
         RunFolderError: It can't be written.
     """
-    try:
-        write_json(path, document.model_dump())
-    except OSError as error:
-        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+    save_document(path, document)
 
 
 def load_reproduction(path: Path) -> Reproduction | None:
@@ -91,15 +87,4 @@ def load_reproduction(path: Path) -> Reproduction | None:
     Raises:
         ReproductionError: The file is no such document.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ReproductionError(f"{str(path)!r} is larger than any result of `lsviz reproduce`")
-        return Reproduction.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ReproductionError(f"can't read {str(path)!r}: {error.strerror}") from None
-    except (ValidationError, ValueError):
-        raise ReproductionError(
-            f"{str(path)!r} holds no result of `lsviz reproduce`: remove it and run the command again"
-        ) from None
+    return load_document(path, Reproduction, ReproductionError, "lsviz reproduce")
