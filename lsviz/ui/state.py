@@ -46,6 +46,7 @@ KEYS: Final[dict[str, str]] = {
     "replayed": "Replay: string forms of policies, semicolon-separated",
     "inject": "Launch: faults, step:layer:kind, comma-separated",
     "format": "What-if: the number format cast to",
+    "ask": "What-if: the loss scale whose shares are listed",
     "policies": "Policies: string forms, semicolon-separated",
     "driven_by": "Policies: overflows or largest gradients",
     "pattern": "Policies: O for an overflow, . for a clean step",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -12,12 +13,14 @@ from lsviz.analysis.gap import gap_finding, layer_gap_frame, predicted_frame
 from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
-from lsviz.analysis.whatif import load_histograms
+from lsviz.analysis.whatif import SHARES, Histograms, check_scale, load_histograms, whatif_frame
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.charts.scalemap import scale_map_figure
+from lsviz.errors import UserError
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import parse_format
 from lsviz.jobs.manager import live_status
+from lsviz.policies import format_number, parse_number
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
@@ -43,6 +46,7 @@ class Answer:
         steps: How many recorded steps it is read from.
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         caution: What to know of histograms that lack what was flushed; empty of others.
+        pooled: Each tensor's values of all recorded steps together.
     """
 
     found: Recommendation
@@ -51,6 +55,7 @@ class Answer:
     steps: int
     gaps: pd.DataFrame
     caution: str
+    pooled: Histograms
 
 
 def choose_format() -> str:
@@ -85,6 +90,7 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
         steps=int(rows.keys["step"].nunique()),
         gaps=layer_gap_frame(predicted, layers),
         caution=rows.caution,
+        pooled=rows.pooled(),
     )
 
 
@@ -127,6 +133,44 @@ def show_gaps(answer: Answer, fmt: str) -> None:
     )
     show_figure(figure, "gaps", f"Flushed share of each layer, predicted and actual. {finding}")
     st.caption("At the S that was in force; means over the recorded steps, at each layer's output.")
+
+
+def show_scale(answer: Answer, fmt: str) -> None:
+    """Ask for any S and list what a cast would do to each tensor there, with bounds where it is not exact."""
+    with st.expander("Every tensor at one S"):
+        if "ask" not in st.session_state:
+            st.session_state["ask"] = st.query_params.get("ask", format_number(answer.found.best or 1.0))
+        text = st.text_input(
+            "Loss scale S",
+            key="ask",
+            bind="query-params",
+            max_chars=30,
+            help="From 2^-10 to 2^40, as 1000 or 2^10. Powers of two are exact; others have bounds.",
+        )
+        try:
+            scale = check_scale(float(parse_number(text)))
+        except UserError as error:
+            st.error(plain(error))
+            return
+        except ValueError:
+            st.error(plain(f"{text!r} is no number such as 1000 or 2^10"))
+            return
+        frame = whatif_frame(answer.pooled, [scale], parse_format(fmt))
+        table = frame[["tensor", "kind"]].assign(kind=frame["kind"].str.replace("_", " "))
+        for name in SHARES:
+            table[name] = [_bounded(row, name) for row in frame.to_dict("records")]
+        table["zero before"] = [format_percent(share) for share in frame["structural_zero"]]
+        st.dataframe(table, hide_index=True, height=320, alt=f"Shares of each tensor at S = {text}")
+        if not frame["exact"].all():
+            st.caption(
+                "Bounds: exponents alone do not tell what becomes of values between two powers of two, or of "
+                "what lies at an end of the format."
+            )
+
+
+def _bounded(row: Any, name: str) -> str:
+    low, high = (format_percent(row[f"{name}_{end}"]) for end in ("low", "high"))
+    return low if low == high else f"{low} to {high}"
 
 
 def show_next(run: Run, answer: Answer) -> None:

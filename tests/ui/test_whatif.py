@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from lsviz.analysis.findings import format_percent
 from lsviz.analysis.recommend import recommend
-from lsviz.analysis.whatif import READ_COLUMNS, Histograms
+from lsviz.analysis.whatif import READ_COLUMNS, Histograms, load_histograms, whatif_frame
 from lsviz.formats import E5M2, FP16, FloatFormat
+from lsviz.policies import parse_number
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from tests.conftest import REPOSITORY, train_run
@@ -41,6 +43,31 @@ def test_another_run_can_be_chosen(runs_root: Path) -> None:
     assert app.query_params["seen"] == app.selectbox(key="seen").value
     assert app.selectbox(key="seen").value[-4:] in other
     assert words(app) != first
+
+
+@pytest.mark.parametrize(("asked", "exact"), [("2^6", True), ("1000", False)])
+def test_any_s_can_be_asked_for_and_comes_with_bounds(asked: str, exact: bool, runs_root: Path) -> None:
+    run = next(r for r in RunStore.at(SAMPLES).list_runs() if r.config.policy == "none")
+    app = open_page("whatif", seen=run.run_id, ask=asked)
+    table = app.dataframe[0].value
+    rows = load_histograms(run).pooled()
+    frame = whatif_frame(rows, [float(parse_number(asked))], FP16)
+    assert table["tensor"].tolist() == frame["tensor"].tolist()
+    assert bool(frame["exact"].all()) == exact
+    for told, row in zip(table["flushed"], frame.to_dict("records"), strict=True):
+        low, high = (format_percent(row[f"flushed_{end}"]) for end in ("low", "high"))
+        assert told == (low if low == high else f"{low} to {high}")
+    assert table["flushed"].str.contains(" to ").any() != exact
+    assert ("Bounds:" in words(app)) != exact
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"), [("many", "is no number such as 1000"), ("2^50", "from 2^-10 to 2^40")]
+)
+def test_an_s_that_is_none_is_told(asked: str, reason: str, runs_root: Path) -> None:
+    app = open_page("whatif", ask=asked)
+    assert reason in words(app).replace("\\", "")
+    assert charts(app) == 2
 
 
 def test_an_unknown_run_in_the_link_is_told(runs_root: Path) -> None:

@@ -6,7 +6,7 @@ from lsviz.analysis.whatif import WhatIfError
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.whatif import answer_of, choose_format, show_gaps, show_map, show_next
+from lsviz.ui.whatif import answer_of, choose_format, show_gaps, show_map, show_next, show_scale
 from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
 
 store = run_store()
@@ -38,5 +38,6 @@ if answer.caution:
     st.warning(plain(answer.caution), icon=":material/visibility_off:")
 show_map(answer)
 show_next(run, answer)
+show_scale(answer, fmt)
 show_gaps(answer, fmt)
 show_problems([], store.list_broken())
