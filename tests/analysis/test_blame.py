@@ -68,6 +68,10 @@ class Spoiling:
             self._step = step
             yield batch
 
+    def evaluate(self, model: nn.Module, device: torch.device) -> float:
+        """Measure nothing: what the model learned in three steps is not asked."""
+        return 0.0
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
@@ -111,8 +115,13 @@ ARCHITECTURES = [
 ]
 
 
-@pytest.mark.parametrize(("task", "layer"), ARCHITECTURES)
-@pytest.mark.parametrize(("change", "word"), [(one_inf, "Inf"), (one_nan, "NaN")])
+@pytest.mark.parametrize(
+    ("task", "layer", "change", "word"),
+    [
+        *((*architecture, one_inf, "Inf") for architecture in ARCHITECTURES),
+        *((*architecture, one_nan, "NaN") for architecture in ARCHITECTURES[:2]),
+    ],
+)
 def test_the_layer_that_a_test_spoils_is_named(task: str, layer: str, change: Change, word: str) -> None:
     (row,) = blamed(task, layer, change).to_dict("records")
     assert (row["step"], row["layer"], row["tensor"], row["kind"]) == (AT, layer, layer, "activation_grad")
