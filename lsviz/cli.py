@@ -24,6 +24,7 @@ from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
     doctor_table,
+    frame_records,
     policies_table,
     print_error,
     print_json,
@@ -182,7 +183,7 @@ def list_runs(
             print_error(str(error))
     frame = list_frame(pairs)
     if as_json:
-        print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+        print_json(frame_records(frame))
     else:
         runs_table(frame, store.roots[0])
     for bad in broken:

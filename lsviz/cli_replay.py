@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 import typer
 
 from lsviz import options
 from lsviz.cli_analysis import Format, RunName, Runs, find_run, tell_caution, tell_problems
-from lsviz.console import print_error, print_json
+from lsviz.console import frame_records, print_error, print_json
 from lsviz.console_replay import blame_table, one_scale_table, replay_table, skips_table
 from lsviz.formats import parse_format
 from lsviz.policies import parse_policy
@@ -68,9 +67,9 @@ def blame(run: RunName, runs: Runs = None, as_json: options.Json = False) -> Non
             {
                 "run_id": found.run_id,
                 "finding": finding,
-                "skipped": _records(skipped),
+                "skipped": frame_records(skipped),
                 "bottleneck": None if limit is None else limit.to_dict(),
-                "headroom": _records(layers),
+                "headroom": frame_records(layers),
             }
         )
     else:
@@ -92,7 +91,7 @@ def layers(run: RunName, fmt: Format = "fp16", runs: Runs = None, as_json: optio
     costs = one_scale_frame(scale_map_frame(rows, target), layer_names(rows.keys))
     finding = one_scale_finding(costs, limiting_tensor(rows))
     if as_json:
-        print_json({"run_id": found.run_id, "finding": finding, "layers": _records(costs)})
+        print_json({"run_id": found.run_id, "finding": finding, "layers": frame_records(costs)})
     else:
         one_scale_table(costs, finding)
     tell_caution(rows)
@@ -110,14 +109,8 @@ def skips(
     found = [find_run(name, runs) for name in names]
     frame = skips_frame([load_skipping_run(run) for run in found])
     if as_json:
-        print_json(_records(frame))
+        print_json(frame_records(frame))
     else:
         skips_table(frame)
     for run in found:
         tell_problems(run)
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame's rows as strict JSON has them."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]

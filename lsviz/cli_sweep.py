@@ -6,16 +6,22 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 import typer
 
 from lsviz import options
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.reproduction import headline, paper_frame, verdict_frame
 from lsviz.analysis.results import failed_result, run_result, spread_frame
-from lsviz.console import SweepProgress, print_error, print_json, reproduction_table, sweep_table
+from lsviz.console import (
+    SweepProgress,
+    frame_records,
+    print_error,
+    print_json,
+    reproduction_table,
+    sweep_table,
+)
 from lsviz.errors import UserError
 from lsviz.jobs.doctor import machine
 from lsviz.jobs.sweep import SweepResult, run_sweep
@@ -99,7 +105,7 @@ def sweep(
     if as_json:
         paths = {run.run_id: str(run.path.resolve()) for run in done.runs.values()}
         runs = [{**r.model_dump(exclude={"history"}), "path": paths.get(r.run_id)} for r in results]
-        print_json({"task": task, "runs": runs, "table": _records(table), "reused": done.reused})
+        print_json({"task": task, "runs": runs, "table": frame_records(table), "reused": done.reused})
     else:
         sweep_table(table)
     _tell_end(done, results)
@@ -140,7 +146,7 @@ def reproduce(
         curve=_results(curve, done),
     )
     if as_json:
-        table = _records(verdict_frame(document.results))
+        table = frame_records(verdict_frame(document.results))
         print_json({**document.model_dump(), "headline": headline(document), "table": table})
     else:
         reproduction_table(document, paper_frame(document))
@@ -192,12 +198,6 @@ def versions_of(done: SweepResult) -> dict[str, str]:
         for name, version in run.record.versions.items():
             seen.setdefault(name, {})[version] = None
     return {name: ", ".join(versions) for name, versions in seen.items()}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a frame's rows as strict JSON has them."""
-    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{str(key): value for key, value in row.items()} for row in rows]
 
 
 def _tell_end(done: SweepResult, results: Sequence[RunResult]) -> None:

@@ -55,6 +55,12 @@ def print_error(message: str) -> None:
     sys.stderr.write(f"lsviz: {' '.join(message.split())}\n")
 
 
+def frame_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a frame's rows as strict JSON has them."""
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
 def print_json(document: Any) -> None:
     """Print strict JSON as one line on stdout."""
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")

@@ -17,8 +17,7 @@ from lsviz.analysis.whatif import (
     MAX_SCALE,
     MIN_SCALE,
     Histograms,
-    WhatIfError,
-    load_histograms,
+    load_references,
     shares_at_frame,
 )
 from lsviz.formats import FloatFormat
@@ -121,11 +120,8 @@ def flushing_note_of(run: Run, series: GradientSeries, done: Replay) -> str:
         series: `load_series` of it.
         done: The replay.
     """
-    try:
-        rows = load_histograms(run)
-    except WhatIfError:
-        return ""
-    if rows.censored:
+    rows = load_references(run)
+    if rows is None:
         return ""
     fmt, layers = run_format(run.config.precision), layer_names(rows.keys)
     return flushing_note(replay_frame(done, rows, fmt, layers), recorded_frame(series, rows, fmt, layers))

@@ -176,6 +176,15 @@ def load_histograms(run: Run, *, most_rows: int = MOST_ROWS) -> Histograms:
     return Histograms.of(run.exponents(steps=steps, reference=reference, columns=READ_COLUMNS))
 
 
+def load_references(run: Run) -> Histograms | None:
+    """Return `load_histograms`; None where there is nothing, or only what a half format had left."""
+    try:
+        rows = load_histograms(run)
+    except WhatIfError:
+        return None
+    return None if rows.censored else rows
+
+
 def whatif_frame(rows: Histograms, scales: Sequence[float], fmt: FloatFormat) -> pd.DataFrame:
     """Return what a cast to a format would do at other loss scales.
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, panel_title
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
@@ -117,17 +117,4 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
 def _key(palette: Palette, left_out: int) -> list[dict[str, Any]]:
     words = "<b>Headroom</b> · the stronger, the nearer to overflow · × an overflow began here"
     more = f" · {left_out:,} layers with more headroom are left out" if left_out else ""
-    return [
-        {
-            "text": words + more,
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "paper",
-            "yanchor": "bottom",
-            "yshift": 6,
-            "showarrow": False,
-            "font": {"size": 13, "color": palette.text},
-        },
-    ]
+    return [{**panel_title(words + more, 1.0, palette), "yshift": 6}]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
@@ -111,15 +111,5 @@ def _number(row: int, pair: LayerPair, palette: Palette) -> dict[str, Any]:
 
 
 def _key(ring: str, dot: str, palette: Palette) -> dict[str, Any]:
-    return {
-        "text": f"<b>○</b> {literal(ring)}   <b>●</b> {literal(dot)}",
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": 1,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "yshift": 6,
-        "showarrow": False,
-        "font": {"size": 13, "color": palette.text},
-    }
+    words = f"<b>○</b> {literal(ring)}   <b>●</b> {literal(dot)}"
+    return {**panel_title(words, 1.0, palette), "yshift": 6}

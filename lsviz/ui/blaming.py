@@ -23,7 +23,7 @@ from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.series import run_format
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.skips import load_skipping_run, skips_finding, skips_frame
-from lsviz.analysis.whatif import WhatIfError, load_histograms
+from lsviz.analysis.whatif import load_references
 from lsviz.charts.headroom import headroom_figure
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.jobs.manager import live_status
@@ -86,11 +86,8 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
     steps, amax = _run.steps(), _run.amax()
     headroom = headroom_frame(amax, precision=precision)
     costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
-    try:
-        rows = load_histograms(_run)
-    except WhatIfError:
-        rows = None
-    if rows is not None and not rows.censored:
+    rows = load_references(_run)
+    if rows is not None:
         costs = one_scale_frame(scale_map_frame(rows, run_format(precision)), layer_names(rows.keys))
         words = one_scale_finding(costs, limiting_tensor(rows))
     return Examined(

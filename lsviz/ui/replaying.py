@@ -15,7 +15,7 @@ from lsviz.analysis.replayshares import flushing_note, recorded_frame, replay_fr
 from lsviz.analysis.series import GradientSeries, load_series, run_format
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.skips import lost_steps_frame
-from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
+from lsviz.analysis.whatif import Histograms, load_references
 from lsviz.charts.replay import RECORDED, ReplayLine, replay_figure
 from lsviz.charts.skips import LostLine, lost_steps_figure
 from lsviz.charts.theme import policy_colour
@@ -92,12 +92,7 @@ def read_series(run: Run) -> RunSeries:
 
 @st.cache_resource(max_entries=12, show_spinner="Reading the run")
 def _read(path: str, updated: float, _run: Run) -> RunSeries:
-    try:
-        references = load_histograms(_run)
-    except WhatIfError:
-        references = None
-    if references is not None and references.censored:
-        references = None  # what FP16 lost is no measure of what another S would lose
+    references = load_references(_run)
     layers = [] if references is None else layer_names(references.keys)
     series, fmt = load_series(_run), run_format(_run.config.precision)
     recorded = recorded_frame(series, references, fmt, layers)
