@@ -235,7 +235,7 @@ def base_layout(mode: Mode) -> go.Layout:
     }
     return go.Layout(
         font={"family": FONT, "color": palette.text, "size": 13},
-        paper_bgcolor="rgba(0,0,0,0)",
+        paper_bgcolor=palette.paper,  # a saved picture has it too
         plot_bgcolor="rgba(0,0,0,0)",
         showlegend=False,
         hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},

@@ -26,7 +26,10 @@ SETTINGS: Final[dict[str, Any]] = {
     "browser.gatherUsageStats": False,
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
+    "theme.light.backgroundColor": "#ffffff",
     "theme.light.primaryColor": "#3d4f78",
+    "theme.dark.backgroundColor": "#0e1117",
+    "theme.dark.secondaryBackgroundColor": "#1b212c",
     "theme.dark.primaryColor": "#5674c6",
 }
 """What ``.streamlit/config.toml`` says, for a server that is started elsewhere than beside that file."""

@@ -1,8 +1,4 @@
-"""Every key of URL and session in one table, and where runs lie.
-
-A key is a widget's key and its name in the URL. Values from a URL are untrusted: each is checked where
-it is read, against options or by `RunConfig`.
-"""
+"""What a session holds beside its widgets, and where runs lie."""
 
 from __future__ import annotations
 
@@ -17,49 +13,9 @@ import lsviz
 from lsviz.charts.theme import Mode
 from lsviz.runs.store import RunStore, default_root
 
-KEYS: Final[dict[str, str]] = {
-    "step": "Explore, Compare: the step shown",
-    "setting": "Explore: what is trained",
-    "beside": "Explore: the run beside the unscaled one",
-    "runs": "Compare: run ids, comma-separated",
-    "run": "Launch: the run watched",
-    "task": "Launch: what to train",
-    "policy": "Launch: loss-scaling policy, string form",
-    "precision": "Launch: number format",
-    "steps": "Launch: number of steps",
-    "seed": "Launch: seed",
-    "loss_weight": "Launch: factor on the loss",
-    "init_gain": "Launch: factor on the initial weights",
-    "optimizer": "Launch: optimizer",
-    "lr": "Launch: learning rate",
-    "update": "Launch: how the update undoes S",
-    "clip": "Launch: gradient clipping threshold",
-    "clip_order": "Launch: when gradients are clipped",
-    "l2": "Launch: coupled L2 penalty",
-    "l2_order": "Launch: when L2 joins",
-    "on_overflow": "Launch: skip or retry",
-    "master_weights": "Launch: FP32 weights",
-    "check_update": "Launch: hold the update against float64",
-    "record_every": "Launch: record every N steps",
-    "reference_every": "Launch: reference every N steps",
-    "seen": "What-if, Replay, Blame: the run asked",
-    "replayed": "Replay: string forms of policies, semicolon-separated",
-    "inject": "Launch: faults, step:layer:kind, comma-separated",
-    "format": "What-if: the number format cast to",
-    "ask": "What-if: the loss scale whose shares are listed",
-    "policies": "Policies: string forms, semicolon-separated",
-    "driven_by": "Policies: overflows or largest gradients",
-    "pattern": "Policies: O for an overflow, . for a clean step",
-    "amax": "Policies: largest unscaled gradient of each step",
-    "same_start": "Policies: whether all begin alike",
-    "experiment": "Reproduce: the experiment whose metric is drawn",
-    "rescue": "Reproduce: the loss scale whose band is framed",
-    "rule": "Updates: the way to update that is told closely",
-}
-"""URL keys and what they hold."""
-
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
+_HIDDEN: Final = "hidden_controls"
 
 
 def samples_root() -> Path:
@@ -106,3 +62,16 @@ def set_url_list(key: str, values: Sequence[str], separator: str = ",") -> None:
         st.query_params[key] = separator.join(values)
     else:
         st.query_params.pop(key, None)
+
+
+def hidden() -> list[str]:
+    """Return the controls to leave out: the URL's, which the session keeps from page to page."""
+    if "hide" in st.query_params:
+        st.session_state[_HIDDEN] = url_list("hide")
+    return list(st.session_state.get(_HIDDEN, []))
+
+
+def hide(names: Sequence[str]) -> None:
+    """Leave these controls out, on this page and the next."""
+    st.session_state[_HIDDEN] = list(names)
+    set_url_list("hide", names)

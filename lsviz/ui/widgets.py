@@ -13,6 +13,7 @@ from lsviz.analysis.view import RunView, early_step
 from lsviz.charts.views import spectra_figure, view_labels
 from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.links import link_page
+from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
@@ -42,9 +43,17 @@ _PLOTLY_CONFIG: Final = {
 }
 
 
-def show_figure(figure: go.Figure, key: str, alt: str) -> None:
-    """Draw a figure in its own colours, with a text for those who can't see it."""
+def show_figure(figure: go.Figure, key: str, alt: str, data: Data | None = None) -> None:
+    """Draw a figure in its own colours, with a text for those who can't see it and ways to save it.
+
+    Args:
+        figure: What to draw.
+        key: Its own on the page.
+        alt: What one sees.
+        data: The numbers that it shows, for its CSV, or how to make them.
+    """
     st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
+    show_saving(key, data)
 
 
 def step_slider(steps: Sequence[int], run_length: int) -> int:
@@ -87,7 +96,7 @@ def show_pictures(views: Sequence[RunView]) -> None:
 
 def show_glossary() -> None:
     """Offer the words of the page."""
-    with st.popover("Glossary", icon=":material/help:", type="tertiary"):
+    with st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings"):
         for word, meaning in GLOSSARY.items():
             st.markdown(f"**{word}** {meaning}")
 

@@ -19,7 +19,7 @@ from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run
-from lsviz.ui.state import KEYS
+from lsviz.ui.keys import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
 from tests.ui.opening import PAGES, charts, open_page, words
 
@@ -94,7 +94,7 @@ def test_explore_survives_a_strange_url(query: dict[str, str]) -> None:
 @pytest.mark.usefixtures("runs_root")
 def test_compare_shows_the_sample_runs_side_by_side() -> None:
     app = open_page("compare")
-    assert len(app.multiselect[0].value) == 4
+    assert len(app.multiselect(key="chosen_runs").value) == 4
     assert charts(app) == 2
     table = app.dataframe[0].value
     assert list(table.columns) == ["FP32", "no scaling", "constant:1024", "gradscaler"]
@@ -106,7 +106,7 @@ def test_compare_takes_its_runs_from_the_url_and_keeps_them_there() -> None:
     runs = RunStore.at(SAMPLES).list_runs()
     chosen = [runs[2].run_id, runs[0].run_id]
     app = open_page("compare", runs=",".join(chosen))
-    assert app.multiselect[0].value == chosen
+    assert app.multiselect(key="chosen_runs").value == chosen
     assert app.query_params["runs"] in (",".join(chosen), [",".join(chosen)])
 
 
@@ -114,14 +114,14 @@ def test_compare_takes_its_runs_from_the_url_and_keeps_them_there() -> None:
 def test_compare_leaves_out_strangers_in_the_url() -> None:
     run = RunStore.at(SAMPLES).list_runs()[0]
     app = open_page("compare", runs=f"../../etc,{run.run_id},<script>,{run.run_id}")
-    assert app.multiselect[0].value == [run.run_id]
+    assert app.multiselect(key="chosen_runs").value == [run.run_id]
     assert "a run that is not here: '../../etc'" in words(app)
 
 
 @pytest.mark.usefixtures("runs_root")
 def test_compare_shows_no_other_runs_in_place_of_those_asked_for() -> None:
     app = open_page("compare", runs="gone1,gone2")
-    assert app.multiselect[0].value == []
+    assert app.multiselect(key="chosen_runs").value == []
     assert "a run that is not here: 'gone1'" in words(app)
     assert charts(app) == 0
 
@@ -151,7 +151,7 @@ def test_an_overflowing_run_is_no_success_on_any_page(runs_root: Path) -> None:
 @pytest.mark.usefixtures("runs_root")
 def test_compare_without_a_choice_says_so() -> None:
     app = open_page("compare")
-    app.multiselect[0].set_value([])
+    app.multiselect(key="chosen_runs").set_value([])
     app.run()
     assert not app.exception
     assert "Choose two to four runs" in words(app)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from lsviz.policies import POLICIES, format_policy
 from tests.ui.opening import charts, open_page, words
+
+
+def chosen_policies(app: AppTest) -> Any:
+    return next(field for field in app.multiselect if field.key.startswith("traced."))
 
 
 @pytest.mark.usefixtures("runs_root")
@@ -67,7 +74,7 @@ def test_policies_by_the_largest_gradient_and_with_their_own_defaults() -> None:
     app = open_page(
         "policies", driven_by="largest gradients", amax="2^-10, 2^-10", policies="patent;histogram"
     )
-    assert app.multiselect[0].value == ["patent", "histogram"]
+    assert chosen_policies(app).value == ["patent", "histogram"]
     assert "patent has S = 2²⁵" in app.header[0].value
     app.toggle(key="same_start").set_value(False).run()
     assert "histogram 4" in app.header[0].value
@@ -79,20 +86,20 @@ def test_policies_by_the_largest_gradient_and_with_their_own_defaults() -> None:
 def test_each_driver_keeps_policies_of_its_own() -> None:
     app = open_page("policies")
     drivers = next(g for g in app.get("button_group") if g.key == "driven_by")
-    app.multiselect[0].set_value(["tf", "dynamic", "gradscaler", "constant:scale=1024", "nonsense"]).run()
+    chosen_policies(app).set_value(["tf", "dynamic", "gradscaler", "constant:scale=1024", "nonsense"]).run()
     assert "unknown policy 'nonsense'" in words(app)
     assert app.query_params["policies"] in ("tf;gradscaler;constant:1024", ["tf;gradscaler;constant:1024"])
     drivers.set_value("largest gradients").run()
-    assert app.multiselect[0].value == ["gradscaler", "patent", "logmax", "histogram"]
+    assert chosen_policies(app).value == ["gradscaler", "patent", "logmax", "histogram"]
     next(g for g in app.get("button_group") if g.key == "driven_by").set_value("overflows").run()
-    assert app.multiselect[0].value == ["tf", "gradscaler", "constant:1024"]
+    assert chosen_policies(app).value == ["tf", "gradscaler", "constant:1024"]
     app.switch_page("lsviz/ui/pages/launch.py")
     app.run()
     app.switch_page("lsviz/ui/pages/policies.py")
     app.query_params.clear()
     app.run()
     assert not app.exception
-    assert app.multiselect[0].value == ["tf", "gradscaler", "constant:1024"]
+    assert chosen_policies(app).value == ["tf", "gradscaler", "constant:1024"]
 
 
 @pytest.mark.usefixtures("runs_root")
@@ -108,7 +115,7 @@ def test_policies_adds_one_from_the_form() -> None:
     app.selectbox(key="traced.form.name").set_value("paddle").run()
     app.number_input(key="traced.form.paddle.decr_every_n").set_value(2).run()
     next(button for button in app.button if button.label == "Add").click().run()
-    assert app.multiselect[0].value[-1] == "paddle:decr_every_n=2"
+    assert chosen_policies(app).value[-1] == "paddle:decr_every_n=2"
     assert not app.exception
     app.text_input(key="traced.form.paddle.init_scale").set_value("1024,growth_factor=4").run()
     assert "init_scale takes a number such as 1024" in words(app)

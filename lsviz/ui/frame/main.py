@@ -7,30 +7,56 @@ from typing import Final
 
 import streamlit as st
 
+from lsviz.ui.frame.menu import show_menu
+from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
+from lsviz.ui.state import hidden
 
-PAGES: Final = (
-    *("explore", "launch", "compare", "whatif", "replay", "blame", "policies", "updates", "reproduce"),
-)
+# The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
+SECTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "": ("explore",),
+    "Train": ("launch",),
+    "Look closer": ("compare", "whatif", "blame", "replay"),
+    "Background": ("policies", "updates", "reproduce"),
+}
+PAGES: Final = tuple(name for names in SECTIONS.values() for name in names)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
+HELP: Final = {
+    "compare": "Two to four runs side by side",
+    "whatif": "Which S should I use? Would BF16 have helped?",
+    "blame": "Which layer limits S? Why were steps skipped?",
+    "replay": "What would other policies have done with this run?",
+    "policies": "S over the steps, by every library's rule",
+    "updates": "From scaled gradients to new weights, against float64",
+    "reproduce": "The paper's findings in small",
+}
 ICON: Final = Path(__file__).parents[1] / "icon.png"
-STYLE: Final = "<style>.stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}</style>"
+STYLE: Final = """
+.stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
+.st-key-page_menu {position: fixed; top: .45rem; right: 1rem; width: auto; z-index: 999991}
+"""
 
 
 def main() -> None:
     """Draw the page that the URL names."""
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
-    st.html(STYLE)
-    pages = [
-        st.Page(
-            page_file(name),
-            title=TITLES.get(name, name.capitalize()),
-            icon=page_icon(name),
-            default=name == PAGES[0],
-        )
-        for name in PAGES
-    ]
-    st.navigation(pages, position="top").run()
+    st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
+    pages = {
+        section: [
+            st.Page(
+                page_file(name),
+                title=TITLES.get(name, name.capitalize()),
+                icon=page_icon(name),
+                default=name == PAGES[0],
+                help=HELP.get(name),
+            )
+            for name in names
+        ]
+        for section, names in SECTIONS.items()
+    }
+    chosen = st.navigation(pages, position="top")
+    show_menu(chosen.url_path or PAGES[0])
+    chosen.run()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from lsviz.ui.blaming import examine_run, show_headroom, show_one_scale, show_sk
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
+from lsviz.ui.widgets import show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -19,12 +19,8 @@ if not runs:
     )
 
 heading = st.container()
-run_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
-with run_column:
-    examined = "Whose gradients are examined; runs with skipped steps come first."
-    run = choose_run(skipping_first(runs), examined)
-with words_column:
-    show_glossary()
+examined = "Whose gradients are examined; runs with skipped steps come first."
+run = choose_run(skipping_first(runs), examined)
 found = examine_run(run)
 heading.header(plain(blame_finding(found.blame, found.steps)))
 heading.caption(plain(bottleneck_finding(found.bottleneck)))

@@ -12,7 +12,6 @@ from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
-    show_glossary,
     show_pictures,
     show_problems,
     show_spectra,
@@ -36,11 +35,7 @@ if not views:
 recorded = [view for view in views if view.recorded_steps]
 common = common_steps(recorded)
 if common:
-    step_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
-    with step_column:
-        step = step_slider(common, max(v.record.config.steps for v in recorded))
-    with words_column:
-        show_glossary()
+    step = step_slider(common, max(v.record.config.steps for v in recorded))
     shares = view_shares(recorded, step)
     heading.header(plain(finding(shares)))
     heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")

@@ -13,7 +13,6 @@ from lsviz.ui.state import run_store, samples_root
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
-    show_glossary,
     show_pictures,
     show_problems,
     show_spectra,
@@ -23,9 +22,7 @@ from lsviz.ui.widgets import (
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
 heading = st.container()
-setting_column, beside_column, step_column, words_column = st.columns(
-    [4, 5, 4, 2], vertical_alignment="bottom"
-)
+setting_column, beside_column, step_column = st.columns([4, 5, 5], vertical_alignment="bottom")
 with setting_column:
     of_setting = choose_setting(shown)
 with beside_column:
@@ -40,8 +37,6 @@ if not steps:
 config = views[0].record.config
 with step_column:
     step = step_slider(steps, config.steps)
-with words_column:
-    show_glossary()
 shares = view_shares(views, step)
 with heading:
     st.header(plain(finding(shares)))

@@ -14,7 +14,7 @@ from lsviz.ui.replaying import (
 )
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
+from lsviz.ui.widgets import show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -26,11 +26,7 @@ if not runs:
     )
 
 heading = st.container()
-run_column, words_column = st.columns([10, 2], vertical_alignment="bottom")
-with run_column:
-    run = choose_run(runs, "Whose gradients the policies are shown.")
-with words_column:
-    show_glossary()
+run = choose_run(runs, "Whose gradients the policies are shown.")
 policies = choose_replayed(run)
 read = read_series(run)
 replays = replay_policies(read, policies)

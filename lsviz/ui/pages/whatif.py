@@ -7,7 +7,7 @@ from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.whatif import answer_of, choose_format, show_gaps, show_map, show_next, show_scale
-from lsviz.ui.widgets import show_glossary, show_problems, stop_without_runs
+from lsviz.ui.widgets import show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -17,14 +17,12 @@ if not runs:
     )
 
 heading = st.container()
-run_column, format_column, words_column = st.columns([5, 5, 2], vertical_alignment="bottom")
+run_column, format_column = st.columns([6, 5], vertical_alignment="bottom")
 with run_column:
     with_reference = sorted(runs, key=lambda run: run.config.reference_every == 0)  # stable: newest first
     run = choose_run(with_reference, "Whose FP32 reference gradients are asked.")
 with format_column:
     fmt = choose_format()
-with words_column:
-    show_glossary()
 try:
     answer = answer_of(run, fmt)
 except WhatIfError as error:

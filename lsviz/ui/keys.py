@@ -1,0 +1,99 @@
+"""Every key of the URL in one table: what it holds, where it is asked for, and what hides it.
+
+A key is a widget's key and its name in the URL. Values from a URL are untrusted: each is checked where
+it is read, against options or by `RunConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One value that an address can hold.
+
+    Attributes:
+        pages: The pages that ask for it, by file name.
+        words: What it holds.
+        widgets: Beginnings of the keys of what is drawn to ask for it; the name itself where empty.
+    """
+
+    pages: tuple[str, ...]
+    words: str
+    widgets: tuple[str, ...] = ()
+
+
+KEYS: Final[dict[str, Key]] = {
+    "step": Key(("explore", "compare"), "the step shown"),
+    "setting": Key(("explore",), "what is trained"),
+    "beside": Key(("explore",), "the run beside the unscaled one"),
+    "runs": Key(("compare",), "run ids, comma-separated", ("chosen_runs",)),
+    "run": Key(("launch",), "the run watched"),
+    "task": Key(("launch",), "what to train"),
+    "policy": Key(("launch",), "loss-scaling policy, string form", ("policy-",)),
+    "precision": Key(("launch",), "number format"),
+    "steps": Key(("launch",), "number of steps"),
+    "seed": Key(("launch",), "seed"),
+    "loss_weight": Key(("launch",), "factor on the loss"),
+    "init_gain": Key(("launch",), "factor on the initial weights"),
+    "optimizer": Key(("launch",), "optimizer"),
+    "lr": Key(("launch",), "learning rate"),
+    "update": Key(("launch",), "how the update undoes S"),
+    "clip": Key(("launch",), "gradient clipping threshold"),
+    "clip_order": Key(("launch",), "when gradients are clipped"),
+    "l2": Key(("launch",), "coupled L2 penalty"),
+    "l2_order": Key(("launch",), "when L2 joins"),
+    "on_overflow": Key(("launch",), "skip or retry"),
+    "master_weights": Key(("launch",), "FP32 weights"),
+    "check_update": Key(("launch",), "hold the update against float64"),
+    "record_every": Key(("launch",), "record every N steps"),
+    "reference_every": Key(("launch",), "reference every N steps"),
+    "seen": Key(("whatif", "replay", "blame"), "the run asked"),
+    "replayed": Key(("replay",), "string forms of policies, semicolon-separated", ("replayed_policies",)),
+    "inject": Key(("launch",), "faults, step:layer:kind, comma-separated"),
+    "format": Key(("whatif",), "the number format cast to"),
+    "ask": Key(("whatif",), "the loss scale whose shares are listed"),
+    "policies": Key(
+        ("policies",), "string forms, semicolon-separated", ("traced-overflows", "traced-largest-gradients")
+    ),
+    "driven_by": Key(("policies",), "overflows or largest gradients"),
+    "pattern": Key(("policies",), "O for an overflow, . for a clean step"),
+    "amax": Key(("policies",), "largest unscaled gradient of each step"),
+    "same_start": Key(("policies",), "whether all begin alike"),
+    "experiment": Key(("reproduce",), "the experiment whose metric is drawn"),
+    "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
+    "rule": Key(("updates",), "the way to update that is told closely"),
+    "hide": Key((), "controls to leave out, comma-separated"),
+}
+"""URL keys and what they hold."""
+
+PARTS: Final[dict[str, Key]] = {
+    "navigation": Key((), "the pages' names at the top"),
+    "menu": Key((), "glossary, sharing and keys at the top right", ("page_menu",)),
+    "save": Key((), "PNG, SVG and CSV under each figure", ("save-",)),
+}
+"""What can be hidden besides the controls of KEYS."""
+
+_NAVIGATION: Final = '[data-testid="stTopNavLinkContainer"], [data-testid="stTopNavSection"]'
+
+
+def hideable(page: str) -> dict[str, str]:
+    """Return what a page has that can be hidden: name and words."""
+    found = {name: key.words for name, key in KEYS.items() if page in key.pages}
+    return found | {name: part.words for name, part in PARTS.items()}
+
+
+def hiding_style(names: Sequence[str]) -> str:
+    """Return the CSS that hides controls by name; names that there are not hide nothing."""
+    selectors = []
+    for name in dict.fromkeys(names):
+        if name == "navigation":
+            selectors.append(_NAVIGATION)
+        key = KEYS.get(name) or PARTS.get(name)
+        if key is None or name == "navigation":
+            continue
+        selectors += [f'[class*="st-key-{start}"]' for start in key.widgets] or [f".st-key-{name}"]
+    return f"{', '.join(selectors)} {{display: none !important}}" if selectors else ""

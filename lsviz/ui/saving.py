@@ -1,0 +1,70 @@
+"""What stands under every figure: PNG and SVG, drawn by the browser, and CSV of what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from lsviz.runs.tables import csv_text
+
+Data = pd.DataFrame | Callable[[], pd.DataFrame]
+
+# Plotly keeps its own saver, fonts and all, behind the button of its mode bar, for one format at a time.
+_JS: Final = """
+export default function({ data, parentElement }) {
+  const save = (format) => () => {
+    const plot = document.querySelector(`.st-key-${data.figure} .js-plotly-plot`);
+    const button = plot && plot.querySelector('.modebar-btn[data-attr="toImage"], .modebar-btn');
+    if (!button) return;
+    plot._context.toImageButtonOptions = { format, scale: 2, filename: data.file };
+    button.click();
+  };
+  for (const button of parentElement.querySelectorAll('button')) button.onclick = save(button.value);
+}
+"""
+_HTML: Final = """<button value="png" title="Save this figure as a PNG picture">PNG</button>
+<button value="svg" title="Save this figure as an SVG drawing">SVG</button>"""
+_CSS: Final = """
+:host { display: block }
+button { font: 400 0.8125rem var(--st-font); color: var(--st-text-color); opacity: .75; background: none;
+  border: none; padding: .25rem .4rem; cursor: pointer; border-radius: .25rem }
+button:hover, button:focus-visible { opacity: 1; background: var(--st-secondary-background-color) }
+"""
+
+
+def show_saving(key: str, data: Data | None) -> None:
+    """Offer a figure as PNG and SVG, and its numbers as CSV.
+
+    Args:
+        key: The figure's key.
+        data: What it shows, a row a mark, or how to make that, once it is asked for; None: no CSV.
+    """
+    file = f"lsviz-{key.replace('_', '-')}"
+    with st.container(horizontal=True, gap="xxsmall", key=f"save-{key}", horizontal_alignment="right"):
+        st.markdown(":material/download:", width="content")
+        _saver()(key=f"saver-{key}", data={"figure": key, "file": file}, width="content")
+        if data is None:
+            return
+
+        def make() -> bytes:
+            return csv_text(data() if callable(data) else data).encode()
+
+        st.download_button(
+            "CSV",
+            make,
+            f"{file}.csv",
+            "text/csv",
+            key=f"csv-{key}",
+            type="tertiary",
+            help="The numbers behind this figure.",
+            on_click="ignore",
+        )
+
+
+@st.cache_resource(show_spinner=False)
+def _saver() -> Any:
+    """Register the two buttons once a server."""
+    return st.components.v2.component("lsviz_saver", html=_HTML, css=_CSS, js=_JS)
