@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.compare import run_labels
 from lsviz.analysis.curves import metric_frame
 from lsviz.analysis.findings import RunShares, run_shares
+from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.analysis.view import RunView
 from lsviz.charts.curves import MetricLine, metric_figure
 from lsviz.charts.exponents import exponent_figure, run_facet
 from lsviz.charts.theme import Mode, policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
+from lsviz.formats import FP16
 from lsviz.runs.reproduction import RunResult
+from lsviz.runs.tables import stacked_frame
 
 
 def view_labels(views: Sequence[RunView]) -> list[str]:
@@ -45,6 +49,21 @@ def spectra_figure(views: Sequence[RunView], shares: Sequence[RunShares], step: 
         for label, view, share in zip(view_labels(views), views, shares, strict=True)
     ]
     return exponent_figure(facets, layers, mode)
+
+
+def spectra_frame(views: Sequence[RunView], step: int) -> pd.DataFrame:
+    """Return the numbers of `spectra_figure`: `spectrum_frame` of every run, its name in column run."""
+    frames = [spectrum_frame(v.exponents, step, v.layers, FP16) for v in views]
+    return stacked_frame(dict(zip(view_labels(views), frames, strict=True)), "run")
+
+
+def timelines_frame(views: Sequence[RunView]) -> pd.DataFrame:
+    """Return the numbers of `timelines_figure`: columns run, step, loss, loss_scale, skipped, flushed."""
+    frames = [
+        v.steps[["step", "loss", "loss_scale", "skipped"]].merge(v.flushed, on="step", how="left")
+        for v in views
+    ]
+    return stacked_frame(dict(zip(view_labels(views), frames, strict=True)), "run")
 
 
 def timelines_figure(views: Sequence[RunView], mode: Mode) -> go.Figure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import pandas as pd
@@ -22,3 +23,15 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 def _inert(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def stacked_frame(frames: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """Return frames below each other, what each is called in a first column.
+
+    Args:
+        frames: By what each is called; columns that one lacks are empty there.
+        name: The first column's name.
+    """
+    if not frames:
+        return pd.DataFrame({name: []})
+    return pd.concat(dict(frames), names=[name]).reset_index(level=0).reset_index(drop=True)

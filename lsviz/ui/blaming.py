@@ -116,7 +116,8 @@ def show_headroom(found: Examined) -> None:
         st.info(kept, icon=":material/info:")
         return
     alt = f"Headroom of each layer over the steps. {bottleneck_finding(found.bottleneck)}"
-    show_figure(headroom_figure(found.headroom, found.blame, colour_mode()), "headroom", alt)
+    figure = headroom_figure(found.headroom, found.blame, colour_mode())
+    show_figure(figure, "headroom", alt, found.headroom)
     st.caption(
         "Headroom: how many binades (doublings) the largest value of a layer's output or weight gradient, "
         "scaled, is below overflow. Where a step was skipped, as FP32 has it."
@@ -171,7 +172,7 @@ def show_one_scale(found: Examined) -> None:
     figure = pairs_figure(
         pairs, ring="at a scale of its own", dot=f"at S = {scale} for all", mode=colour_mode()
     )
-    show_figure(figure, "one_scale", f"Flushed share of each layer. {found.costs_finding}")
+    show_figure(figure, "one_scale", f"Flushed share of each layer. {found.costs_finding}", found.costs)
     link_page("launch", f"Launch {found.task} with layerwise", {"task": found.task, "policy": "layerwise"})
 
 

@@ -10,7 +10,7 @@ from lsviz.analysis.compare import difference_frame, run_label, settings_and_res
 from lsviz.analysis.cost import cost_finding
 from lsviz.analysis.findings import format_scale
 from lsviz.analysis.view import RunView
-from lsviz.charts.views import timelines_figure
+from lsviz.charts.views import timelines_figure, timelines_frame
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
@@ -58,7 +58,8 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
 def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:
     """Draw loss, S and flushed share over the steps."""
     figure = timelines_figure(views, colour_mode())
-    show_figure(figure, "timelines", f"Loss, loss scale and flushed share over steps of {', '.join(labels)}.")
+    alt = f"Loss, loss scale and flushed share over steps of {', '.join(labels)}."
+    show_figure(figure, "timelines", alt, lambda: timelines_frame(views))
 
 
 def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:

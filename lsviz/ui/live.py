@@ -13,6 +13,7 @@ from lsviz.analysis.lab import run_verdict
 from lsviz.analysis.view import RunView
 from lsviz.charts.theme import policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
+from lsviz.charts.views import timelines_frame
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.ui.comparing import baseline_of
@@ -67,7 +68,8 @@ def _show_run(run: Run, was_live: bool) -> None:
         colour = policy_colour(config.policy, config.precision, mode)
         line = Timeline("", colour, view.steps, view.flushed, faults=config.injections)
         figure = timeline_figure([line], config.steps, mode)
-        show_figure(figure, "live_timeline", "Loss, loss scale and flushed share so far")
+        alt = "Loss, loss scale and flushed share so far"
+        show_figure(figure, "live_timeline", alt, lambda: timelines_frame([view]))
     show_pictures([view])
     show_problems([view])
 

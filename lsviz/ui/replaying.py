@@ -23,6 +23,7 @@ from lsviz.jobs.manager import live_status
 from lsviz.policies import POLICIES, parse_policy
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
+from lsviz.runs.tables import stacked_frame
 from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies
 from lsviz.ui.state import colour_mode, set_url_list, url_list
@@ -135,7 +136,8 @@ def show_replays(read: RunSeries, replays: Replays) -> None:
         for text, (one, frame) in replays.items()
     ]
     alt = f"Loss scale over {len(steps)} steps as recorded, and of {', '.join(replays) or 'no other policy'}."
-    show_figure(replay_figure(lines, steps, mode), "replays", alt)
+    frames = {RECORDED: steps, **{text: frame for text, (_, frame) in replays.items()}}
+    show_figure(replay_figure(lines, steps, mode), "replays", alt, lambda: stacked_frame(frames, "policy"))
 
 
 def show_lost(read: RunSeries, replays: Replays) -> None:
@@ -149,7 +151,8 @@ def show_lost(read: RunSeries, replays: Replays) -> None:
     if not any(line.lost["lost"].any() for line in lines):
         return
     alt = f"Updates thrown away over the steps, as recorded and of {', '.join(replays) or 'no other policy'}."
-    show_figure(lost_steps_figure(lines, mode), "lost", alt)
+    frames = {line.label: line.lost for line in lines}
+    show_figure(lost_steps_figure(lines, mode), "lost", alt, lambda: stacked_frame(frames, "policy"))
 
 
 def show_table(read: RunSeries, replays: Replays) -> None:

@@ -147,7 +147,8 @@ def show_metrics(document: Reproduction) -> None:
     labels = {variant: words.removeprefix("FP16, ") for variant, words in VARIANT_LABELS.items()}
     since = falls_behind(task, mine) if task in TASKS else None
     figure = metrics_figure(results, colour_mode(), labels, since or None)
-    show_figure(figure, "metric_over_steps", f"Metric of {chosen} over the steps, a line a variant")
+    alt = f"Metric of {chosen} over the steps, a line a variant"
+    show_figure(figure, "metric_over_steps", alt, mine)
     st.caption("Lines are means over the seeds, pale bands from the lowest to the highest.")
 
 
@@ -161,7 +162,8 @@ def show_scale_curve(document: Reproduction) -> None:
     figure = scale_curve_figure(
         curve, TASKS[CURVE_TASK].metric_name, colour_mode(), working_scales(CURVE_TASK, curve, fp32)
     )
-    show_figure(figure, "scale_curve", f"{CURVE_TASK}: metric, flushed and skipped share over log2 S")
+    alt = f"{CURVE_TASK}: metric, flushed and skipped share over log2 S"
+    show_figure(figure, "scale_curve", alt, curve)
     st.caption(f"{CURVE_TASK}, seed 0, a run for every S. Shaded: reaches 95 % of what FP32 gains.")
 
 
@@ -198,6 +200,7 @@ def show_figure_3() -> None:
         history_figure(history, scale, colour_mode()),
         "figure_3",
         f"Share of gradient values by exponent over the training of {FIGURE_3_TASK}",
+        history,
     )
     st.caption(
         "The paper's Figure 3 in small: activation gradients of a multibox detector in FP32, all layers."

@@ -17,7 +17,7 @@ _JS: Final = """
 export default function({ data, parentElement }) {
   const save = (format) => () => {
     const plot = document.querySelector(`.st-key-${data.figure} .js-plotly-plot`);
-    const button = plot && plot.querySelector('.modebar-btn[data-attr="toImage"], .modebar-btn');
+    const button = plot && plot.querySelector('.modebar-btn[data-title^="Download"]');
     if (!button) return;
     plot._context.toImageButtonOptions = { format, scale: 2, filename: data.file };
     button.click();
@@ -35,19 +35,17 @@ button:hover, button:focus-visible { opacity: 1; background: var(--st-secondary-
 """
 
 
-def show_saving(key: str, data: Data | None) -> None:
+def show_saving(key: str, data: Data) -> None:
     """Offer a figure as PNG and SVG, and its numbers as CSV.
 
     Args:
         key: The figure's key.
-        data: What it shows, a row a mark, or how to make that, once it is asked for; None: no CSV.
+        data: What it shows, a row a mark, or how to make that, once it is asked for.
     """
     file = f"lsviz-{key.replace('_', '-')}"
     with st.container(horizontal=True, gap="xxsmall", key=f"save-{key}", horizontal_alignment="right"):
         st.markdown(":material/download:", width="content")
         _saver()(key=f"saver-{key}", data={"figure": key, "file": file}, width="content")
-        if data is None:
-            return
 
         def make() -> bytes:
             return csv_text(data() if callable(data) else data).encode()

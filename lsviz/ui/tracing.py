@@ -159,7 +159,7 @@ def show_traces(
     colours = {label: policy_colour(label, "fp16", mode) for label in policies}
     frame = traces_frame(policies, traces)
     figure = trace_figure(frame, traces, colours, steps, mode, amax or None)
-    show_figure(figure, "traces", f"Loss scale over {steps} steps of {', '.join(policies)}.")
+    show_figure(figure, "traces", f"Loss scale over {steps} steps of {', '.join(policies)}.", frame)
     for label, trace in traces.items():
         if trace.warning:
             st.warning(plain(f"{label}: {trace.warning}."), icon=":material/warning:")

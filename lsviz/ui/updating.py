@@ -56,7 +56,7 @@ def show_errors(document: Lab) -> None:
     if frame.empty:
         return
     alt = "Distance of the weights from float64's over the steps, a line a way to update them"
-    show_figure(weight_error_figure(frame, colour_mode()), "weight_error", alt)
+    show_figure(weight_error_figure(frame, colour_mode()), "weight_error", alt, frame)
     st.caption(
         "Each run takes its own gradients a second time, by the right rule in float64. Drawn is the distance "
         "between the two sets of weights, as a share of the way that float64's have gone since the first "
@@ -124,6 +124,7 @@ def show_ratios(document: Lab) -> None:
         update_ratio_figure(frame, colour_mode()),
         "update_ratio",
         f"Updates by size. {ratio_finding(results)}",
+        frame,
     )
     st.caption(
         "All updates of all steps, by the power of two of |update| / |weight|. Filled: they change the "

@@ -97,7 +97,8 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
 def show_map(answer: Answer) -> None:
     """Draw layers by loss scales."""
     alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
-    show_figure(scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode()), "scale_map", alt)
+    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode())
+    show_figure(figure, "scale_map", alt, answer.frame)
     safe = "The frame holds every S that is safe for all tensors, the dotted line the S to use. "
     st.caption(
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
@@ -131,7 +132,8 @@ def show_gaps(answer: Answer, fmt: str) -> None:
         dot=f"really flushed by {fmt.upper()}",
         mode=colour_mode(),
     )
-    show_figure(figure, "gaps", f"Flushed share of each layer, predicted and actual. {finding}")
+    alt = f"Flushed share of each layer, predicted and actual. {finding}"
+    show_figure(figure, "gaps", alt, answer.gaps)
     st.caption("At the S that was in force; means over the recorded steps, at each layer's output.")
 
 

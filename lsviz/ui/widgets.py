@@ -10,7 +10,7 @@ import streamlit as st
 
 from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.view import RunView, early_step
-from lsviz.charts.views import spectra_figure, view_labels
+from lsviz.charts.views import spectra_figure, spectra_frame, view_labels
 from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.links import link_page
 from lsviz.ui.saving import Data, show_saving
@@ -43,7 +43,7 @@ _PLOTLY_CONFIG: Final = {
 }
 
 
-def show_figure(figure: go.Figure, key: str, alt: str, data: Data | None = None) -> None:
+def show_figure(figure: go.Figure, key: str, alt: str, data: Data) -> None:
     """Draw a figure in its own colours, with a text for those who can't see it and ways to save it.
 
     Args:
@@ -76,7 +76,9 @@ def step_slider(steps: Sequence[int], run_length: int) -> int:
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
     """Draw the exponent figure of one to four runs at one step."""
     alt = f"Gradient exponents per layer at step {step}. {finding(shares)}"
-    show_figure(spectra_figure(views, shares, step, colour_mode()), key, alt)
+    show_figure(
+        spectra_figure(views, shares, step, colour_mode()), key, alt, lambda: spectra_frame(views, step)
+    )
 
 
 def show_pictures(views: Sequence[RunView]) -> None:
