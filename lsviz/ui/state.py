@@ -12,6 +12,7 @@ import streamlit as st
 import lsviz
 from lsviz.charts.theme import Mode
 from lsviz.runs.store import RunStore, default_root
+from lsviz.ui.keys import KEYS, PARTS
 
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
@@ -67,7 +68,7 @@ def set_url_list(key: str, values: Sequence[str], separator: str = ",") -> None:
 def hidden() -> list[str]:
     """Return the controls to leave out: the URL's, which the session keeps from page to page."""
     if "hide" in st.query_params:
-        st.session_state[_HIDDEN] = url_list("hide")
+        st.session_state[_HIDDEN] = [name for name in url_list("hide") if name in KEYS or name in PARTS]
     return list(st.session_state.get(_HIDDEN, []))
 
 

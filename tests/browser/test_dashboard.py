@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
-import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lsviz.report import write_report
 from lsviz.runs.store import RunStore
+from lsviz.ui.frame.main import PAGES, SECTIONS, TITLES
 from tests.browser.conftest import Server, watch_page
 from tests.conftest import REPOSITORY, SAMPLES
 
@@ -42,7 +44,7 @@ def test_a_run_is_started_watched_and_found_on_compare(browser: Browser, server:
     expect(page.get_by_role("heading", name="Without loss scaling, the lowest")).to_be_visible(timeout=30_000)
     page.wait_for_selector(BARS, state="attached")
 
-    page.get_by_role("link", name="Launch", exact=True).first.click()
+    go_to(page, "Launch")
     expect(page.get_by_role("heading", name="Launch a run")).to_be_visible()
     steps = page.get_by_role("spinbutton", name="Steps")
     steps.fill("1500")
@@ -62,7 +64,7 @@ def test_a_run_is_started_watched_and_found_on_compare(browser: Browser, server:
     keep_picture(page, "launch-finished")
     assert run.status.state == "finished"
     assert run.status.step == 1500
-    page.get_by_text("See it on Compare").click()
+    page.get_by_role("link", name="See it on Compare").click()
     expect(page.get_by_role("heading", name="What differs")).to_be_visible(timeout=30_000)
     page.wait_for_selector(BARS, state="attached")
     assert run.run_id in page.url
@@ -87,13 +89,14 @@ def test_cancel_stops_a_run(browser: Browser, server: Server) -> None:
 
 
 def go_to(page: Page, title: str) -> None:
-    """Click a page's name, which on a narrow window may be among those in a menu."""
-    link = page.get_by_role("link", name=title, exact=True).first
-    if link.is_visible():
-        link.click()
-        return
-    page.get_by_text(re.compile(r"^\d+ more$")).click()
-    page.get_by_role("menuitem", name=title).click()
+    """Click a page's name, which stands in the menu of its section."""
+    name = next(name for name, words in TITLES.items() if words == title)
+    section = next(section for section, names in SECTIONS.items() if name in names)
+    if section:
+        page.get_by_test_id("stTopNavSection").get_by_text(section, exact=True).click()
+        page.get_by_test_id("stTopNavDropdownLink").get_by_text(title, exact=True).click()
+    else:
+        page.get_by_test_id("stTopNavLink").get_by_text(title, exact=True).click()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -121,7 +124,7 @@ def test_the_first_page_stands_in_both_themes_and_widths(
     assert box is not None
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width, "the figure fits the window"
-    for title in ("Launch", "Compare", "What-if", "Replay", "Blame", "Policies", "Updates", "Reproduce"):
+    for title in [TITLES[name] for name in PAGES if name != "explore"]:
         go_to(page, title)
         page.wait_for_timeout(800)
         keep_picture(page, f"{title.lower()}-{scheme}-{width}")
@@ -202,6 +205,46 @@ def test_a_report_opens_offline(browser: Browser, tmp_path: Path) -> None:
     assert errors == []
 
 
+def test_a_figure_is_saved_as_png_svg_and_csv(browser: Browser, server: Server, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1400})
+    complaints = watch_page(page, server.url)
+    page.goto(server.url)
+    page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    saved = {}
+    for kind in ("PNG", "SVG", "CSV"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind, exact=True).click()
+        assert download.value.suggested_filename == f"lsviz-explore-spectra.{kind.lower()}"
+        download.value.save_as(tmp_path / kind)
+        saved[kind] = (tmp_path / kind).read_bytes()
+    assert saved["PNG"].startswith(b"\x89PNG")
+    assert saved["SVG"].startswith(b"<svg")
+    table = pd.read_csv(io.BytesIO(saved["CSV"]))
+    kept = table.groupby(["run", "tensor"])["kept"].sum()
+    assert kept["no scaling", "layer1"] == 0
+    assert kept["constant:1024", "layer1"] > 0.99
+    assert complaints.strangers == []
+    assert complaints.errors == []
+
+
+def test_a_link_can_leave_controls_out(browser: Browser, server: Server) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(f"{server.url}/?hide=step,navigation,nonsense&step=400")
+    page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    expect(page.get_by_text("step 400 of 1,000")).to_be_visible()
+    expect(page.get_by_role("slider")).to_be_hidden()
+    expect(page.get_by_test_id("stTopNavLink").first).to_be_hidden()
+    expect(page.get_by_text("Beside no scaling")).to_be_visible()
+    page.get_by_role("link", name="Compare runs").click()
+    page.wait_for_url("**/compare?**hide=step**")
+    page.wait_for_selector(BARS, state="attached")
+    expect(page.get_by_role("slider")).to_be_hidden()
+    page.get_by_role("button", name="share").click()
+    page.get_by_role("button", name="Clear all").last.click()
+    expect(page.get_by_role("slider")).to_be_visible()
+    page.wait_for_function("!location.search.includes('hide')")
+
+
 @pytest.mark.parametrize("path", ["launch?task=digits-mlp&seed=3", "compare"])
 def test_a_link_into_a_page_opens_without_a_complaint(path: str, browser: Browser, server: Server) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -213,7 +256,7 @@ def test_a_link_into_a_page_opens_without_a_complaint(path: str, browser: Browse
     else:
         page.wait_for_selector(BARS, state="attached", timeout=30_000)
     # The server's first visitor gets the whole dashboard too, not the bare page.
-    expect(page.get_by_role("link", name="Explore", exact=True).first).to_be_visible()
+    expect(page.get_by_test_id("stTopNavLink").get_by_text("Explore", exact=True)).to_be_visible()
     assert page.get_by_role("link", name="main", exact=True).count() == 0
     assert without_probing(complaints.errors) == []
     assert complaints.strangers == []

@@ -40,7 +40,6 @@ STYLE: Final = """
 def main() -> None:
     """Draw the page that the URL names."""
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
-    st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
     pages = {
         section: [
             st.Page(
@@ -56,6 +55,7 @@ def main() -> None:
     }
     chosen = st.navigation(pages, position="top")
     show_menu(chosen.url_path or PAGES[0])
+    st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
     chosen.run()
 
 
