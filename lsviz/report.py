@@ -19,13 +19,18 @@ from lsviz.analysis.curves import scale_curve_finding, scale_curve_frame, workin
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.history import history_finding, history_frame
 from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
+from lsviz.analysis.recommend import recommend
 from lsviz.analysis.results import run_result
+from lsviz.analysis.shares import layer_names
 from lsviz.analysis.view import RunView, common_steps, early_step
+from lsviz.analysis.whatif import load_references
+from lsviz.analysis.window import layer_outputs, nearest_scale, unscaled_frame, window_frame
 from lsviz.charts.curves import scale_curve_figure
 from lsviz.charts.history import history_figure
 from lsviz.charts.reaction import reaction_figure
 from lsviz.charts.theme import FONT, PALETTES
 from lsviz.charts.views import metrics_figure, spectra_figure, timelines_figure, view_labels, view_shares
+from lsviz.charts.window import window_figure
 from lsviz.errors import UserError
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
@@ -102,7 +107,8 @@ def report_html(runs: Sequence[Run]) -> str:
         raise ReportError(f"a report takes 1 to {MAX_RUNS} runs, got {len(runs)}")
     views = [RunView.of(run, live_status(run)) for run in runs]
     shown = views[:MAX_FACETS]
-    sections = [*_spectra(shown), _timelines(shown), *_reactions(runs), *_curves(runs), *_histories(shown)]
+    sections = [*_spectra(shown), *_whatif(runs[:MAX_FACETS]), _timelines(shown), *_reactions(runs)]
+    sections += [*_curves(runs), *_histories(shown)]
     sections += [*_pictures(shown), _differences(views)]
     return _page(sections, views)
 
@@ -119,6 +125,30 @@ def _spectra(views: Sequence[RunView]) -> list[Section]:
         "keeps. Pale: what FP16 flushes to zero."
     )
     return [Section(finding(shares), spectra_figure(recorded, shares, step, "light"), caption)]
+
+
+def _whatif(runs: Sequence[Run]) -> list[Section]:
+    """The slider over the gradients of the first run that has FP32 references."""
+    for run in runs:
+        rows = load_references(run)
+        layers = [] if rows is None else layer_names(rows.keys)
+        if rows is None or not layers:
+            continue
+        found, outputs = recommend(rows, FP16), layer_outputs(rows.pooled(), layers)
+        figure = window_figure(
+            unscaled_frame(outputs, layers),
+            window_frame(outputs, layers, FP16),
+            layers,
+            FP16,
+            nearest_scale(found.best or 1.0),
+            "light",
+        )
+        caption = (
+            f"What if, for {run_label(run.config)}: drag the slider, and S moves FP16's range over the "
+            "gradients. Shares are of one cast of the FP32 gradients of all recorded steps."
+        )
+        return [Section(found.headline, figure, caption)]
+    return []
 
 
 def _timelines(views: Sequence[RunView]) -> Section:

@@ -31,7 +31,7 @@ def titles(document: str) -> list[str]:
 
 def test_two_runs_make_every_figure_in_one_file(unscaled_run: Run, scaled_run: Run) -> None:
     document = report_html([unscaled_run, scaled_run])
-    assert figures(document) == 5  # spectra, timelines, metric, two histories
+    assert figures(document) == 6  # spectra, what-if, timelines, metric, two histories
     assert "Without loss scaling" in titles(document)[0]
     assert titles(document)[-1] == "What differs"
     assert "<td>constant:1024</td>" in document
@@ -105,7 +105,7 @@ def test_the_command_takes_folders_and_ids(
     root = str(scaled_run.path.parent)
     assert main(["report", str(unscaled_run.path), scaled_run.run_id, "--runs", root, "-o", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
-    assert figures(out.read_text(encoding="utf-8")) == 5
+    assert figures(out.read_text(encoding="utf-8")) == 6
     assert list(tmp_path.iterdir()) == [out]
     assert main(["report", "nothing", "--runs", root, "-o", str(out)]) == 2
     assert "no run 'nothing'" in capsys.readouterr().err

@@ -55,6 +55,7 @@ KEYS: Final[dict[str, Key]] = {
     "replayed": Key(("replay",), "string forms of policies, semicolon-separated", ("replayed_policies",)),
     "inject": Key(("launch",), "faults, step:layer:kind, comma-separated"),
     "format": Key(("whatif",), "the number format cast to"),
+    "closer": Key(("whatif",), "what is drawn below the slider"),
     "ask": Key(("whatif",), "the loss scale whose shares are listed"),
     "policies": Key(
         ("policies",), "string forms, semicolon-separated", ("traced-overflows", "traced-largest-gradients")

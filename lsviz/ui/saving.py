@@ -43,7 +43,13 @@ def show_saving(key: str, data: Data) -> None:
         data: What it shows, a row a mark, or how to make that, once it is asked for.
     """
     file = f"lsviz-{key.replace('_', '-')}"
-    with st.container(horizontal=True, gap="xxsmall", key=f"save-{key}", horizontal_alignment="right"):
+    with st.container(
+        horizontal=True,
+        gap="xxsmall",
+        key=f"save-{key}",
+        horizontal_alignment="right",
+        vertical_alignment="center",
+    ):
         st.markdown(":material/download:", width="content")
         _saver()(key=f"saver-{key}", data={"figure": key, "file": file}, width="content")
 

@@ -14,8 +14,16 @@ from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
 from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
 from lsviz.analysis.whatif import SHARES, Histograms, check_scale, load_histograms, whatif_frame
+from lsviz.analysis.window import (
+    layer_outputs,
+    nearest_scale,
+    unscaled_frame,
+    window_finding,
+    window_frame,
+)
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.charts.scalemap import scale_map_figure
+from lsviz.charts.window import window_figure
 from lsviz.errors import UserError
 from lsviz.exponents import ROUNDING_FORMATS
 from lsviz.formats import parse_format
@@ -28,6 +36,8 @@ from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
+MAP = "all layers at every S"
+GAPS = "predicted and actual"
 FORMATS = [fmt.name.upper() for fmt in ROUNDING_FORMATS]
 _RANGES = (
     "FP16: from 2⁻²⁴ to 65,504. BF16: from 2⁻¹³³ on, as far as FP32. "
@@ -47,6 +57,8 @@ class Answer:
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
+        spectrum: `unscaled_frame` of the layers' outputs.
+        window: `window_frame` of them.
     """
 
     found: Recommendation
@@ -56,6 +68,8 @@ class Answer:
     gaps: pd.DataFrame
     caution: str
     pooled: Histograms
+    spectrum: pd.DataFrame
+    window: pd.DataFrame
 
 
 def choose_format() -> str:
@@ -82,6 +96,8 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     frame = scale_map_frame(rows, target)
     layers = layer_names(exponents)
     same = _run.config.precision == fmt
+    pooled = rows.pooled()
+    outputs = layer_outputs(pooled, layers)
     predicted = predicted_frame(rows, flushed_frame(exponents if same else exponents.head(0)), target)
     return Answer(
         found=recommend(rows, target, scale_map=frame),
@@ -90,8 +106,44 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
         steps=int(rows.keys["step"].nunique()),
         gaps=layer_gap_frame(predicted, layers),
         caution=rows.caution,
-        pooled=rows.pooled(),
+        pooled=pooled,
+        spectrum=unscaled_frame(outputs, layers),
+        window=window_frame(outputs, layers, target),
     )
+
+
+def show_window(answer: Answer, fmt: str) -> None:
+    """Draw the layers' gradients under the format's window, which a slider moves with S."""
+    if answer.window.empty:
+        return
+    first = nearest_scale(answer.found.best or 1.0)
+    target = parse_format(fmt)
+    alt = f"Gradients of each layer's output and {target.name.upper()}'s range. " + window_finding(
+        answer.window, first, target
+    )
+    figure = window_figure(answer.spectrum, answer.window, answer.layers, target, first, colour_mode())
+    show_figure(figure, "window", alt, answer.window)
+    st.caption(
+        "Drag the slider: the gradients of all recorded steps stay where they are, and S moves "
+        f"{target.name.upper()}'s range over them. Shares are of one cast of a layer's non-zero values."
+    )
+
+
+def choose_closer(answer: Answer) -> str:
+    """Ask what to see below: the map of all S, or what was really flushed, where that is known."""
+    options = [MAP] if answer.gaps.empty else [MAP, GAPS]
+    if st.session_state.get("closer", MAP) not in options:
+        del st.session_state["closer"]
+    chosen = st.segmented_control(
+        "Closer",
+        options,
+        default=MAP,
+        required=True,
+        key="closer",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    return chosen or MAP
 
 
 def show_map(answer: Answer) -> None:
@@ -114,7 +166,6 @@ def show_gaps(answer: Answer, fmt: str) -> None:
     if answer.gaps.empty:
         return
     finding = gap_finding(answer.gaps)
-    st.subheader("Predicted and actual", anchor=False)
     st.markdown(plain(finding))
     pairs = [
         LayerPair(

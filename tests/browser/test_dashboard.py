@@ -188,6 +188,37 @@ def test_reproduce_shows_table_curves_and_pictures(browser: Browser, server: Ser
     assert without_probing(complaints.errors) == []
 
 
+def slide_to_the_left(page: Page) -> None:
+    """Drag the what-if slider to its smallest S and see the figure follow."""
+    plot = page.locator(".js-plotly-plot", has=page.locator(".slider-container"))
+    plot.scroll_into_view_if_needed()
+    before = plot.locator(".annotation-text").first.text_content()
+    rail = plot.locator(".slider-rail-touch-rect").bounding_box()
+    assert rail is not None
+    middle = rail["y"] + rail["height"] / 2
+    page.mouse.move(rail["x"] + rail["width"] * 0.8, middle)
+    page.mouse.down()
+    page.mouse.move(rail["x"] + rail["width"] * 0.4, middle)
+    page.mouse.move(rail["x"] + 1, middle)
+    page.mouse.up()
+    expect(plot.get_by_text("Loss scale S = 2⁻¹⁰")).to_be_visible()
+    expect(plot.get_by_text("FP16 at S = 2⁻¹⁰ flushes", exact=False)).to_be_visible()
+    assert plot.locator(".annotation-text").first.text_content() != before
+
+
+def test_the_whatif_slider_moves_the_window_without_the_server(browser: Browser, server: Server) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1400})
+    complaints = watch_page(page, server.url)
+    page.goto(f"{server.url}/whatif")
+    page.wait_for_selector(".slider-container", state="attached", timeout=30_000)
+    page.wait_for_timeout(500)
+    page.context.set_offline(True)
+    slide_to_the_left(page)
+    keep_picture(page, "whatif-slid")
+    assert complaints.strangers == []
+    assert [e for e in without_probing(complaints.errors) if "ERR_INTERNET_DISCONNECTED" not in e] == []
+
+
 def test_a_report_opens_offline(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(RunStore.at(SAMPLES).list_runs()[:2], path)
@@ -199,7 +230,8 @@ def test_a_report_opens_offline(browser: Browser, tmp_path: Path) -> None:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())
     page.wait_for_selector(BARS, state="attached")
-    expect(page.locator(".js-plotly-plot")).to_have_count(5)
+    expect(page.locator(".js-plotly-plot")).to_have_count(6)
+    slide_to_the_left(page)
     keep_picture(page, "report")
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert errors == []

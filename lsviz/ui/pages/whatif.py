@@ -6,7 +6,17 @@ from lsviz.analysis.whatif import WhatIfError
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.whatif import answer_of, choose_format, show_gaps, show_map, show_next, show_scale
+from lsviz.ui.whatif import (
+    GAPS,
+    answer_of,
+    choose_closer,
+    choose_format,
+    show_gaps,
+    show_map,
+    show_next,
+    show_scale,
+    show_window,
+)
 from lsviz.ui.widgets import show_problems, stop_without_runs
 
 store = run_store()
@@ -34,8 +44,11 @@ heading.header(plain(answer.found.headline))
 heading.caption(plain(f"{answer.found.reason} Read from {answer.steps} recorded steps."))
 if answer.caution:
     st.warning(plain(answer.caution), icon=":material/visibility_off:")
-show_map(answer)
 show_next(run, answer)
+show_window(answer, fmt)
+if choose_closer(answer) == GAPS:
+    show_gaps(answer, fmt)
+else:
+    show_map(answer)
 show_scale(answer, fmt)
-show_gaps(answer, fmt)
 show_problems([], store.list_broken())
