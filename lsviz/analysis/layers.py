@@ -12,7 +12,7 @@ import pandas as pd
 from lsviz.analysis.findings import RunShares, format_percent, lead_words
 from lsviz.analysis.shares import flushed_frame, layer_names
 from lsviz.exponents import BINS, MIN_EXPONENT
-from lsviz.formats import FloatFormat
+from lsviz.formats import FP16, FloatFormat
 
 LAYER_COLUMNS: Final = (
     *("step", "tensor", "kind", "reference", "loss_scale"),
@@ -20,12 +20,15 @@ LAYER_COLUMNS: Final = (
 )
 """What is read of the exponents table."""
 RARE: Final = 0.001
-"""Of a share below this, the format's limit alone tells what was flushed: a few values prove nothing."""
+FEW: Final = 32
+"""Of a share below RARE, or of so few values, the format's limit alone tells what was flushed."""
 MOST_STEPS: Final = 400
 """Steps of a history that are drawn; of more, some, evenly spread."""
 WORTH_TELLING: Final = 0.01
 """From this flushed share on, a layer's loss is told."""
 MOST_TELLING: Final = 0.5
+SMALL: Final = FP16.min_exponent - MIN_EXPONENT
+"""How many bins lie below FP16's normal range."""
 _KEYS: Final = ["step", "tensor", "kind"]
 
 
@@ -46,7 +49,8 @@ def layers_frame(
         `flushed_frame` has them, ``compared`` (whether there is a reference), ``at_risk`` (how many
         values are not zero in it, or were recorded as not zero), ``shares`` (shape (128,): of those, by
         exponent; what became Inf or NaN is in the last) and ``lost`` (shape (128,), bool: whether FP16
-        flushed most of what is there). Order as recorded. Where S is no power of two, FP32's values are moved by whole bins.
+        flushed most of what is there). Order as recorded. Where S is no power of two, FP32's values
+        are moved by whole bins.
     """
     chosen = exponents[exponents["kind"] == kind]
     if kind == "activation_grad":
@@ -106,16 +110,21 @@ def all_names(frames: Sequence[pd.DataFrame]) -> list[str]:
 def telling_names(frames: Sequence[pd.DataFrame], names: Sequence[str], most: int, keep: str) -> list[str]:
     """Return the names of those that overflow or lose most in any run, in the order given.
 
+    Where none is known to, those with most values below the normal range.
+
     Args:
         frames: Of each run, `layers_frame` of one step.
         names: To choose from.
         most: How many to return at most.
         keep: One that is always among them, if it is among the names.
     """
-    together = pd.concat([frame[["tensor", "overflow", "flushed"]] for frame in frames])
-    worst = together.fillna(0.0).groupby("tensor")[["overflow", "flushed"]].max()
-    rank = {str(name): (row[0], row[1]) for name, row in zip(worst.index, worst.to_numpy(), strict=True)}
-    ranked = sorted(names, key=lambda name: (name != keep, *(-x for x in rank.get(name, (0.0, 0.0)))))
+    columns = ["overflow", "flushed", "small"]
+    together = pd.concat(
+        [frame.assign(small=[row[:SMALL].sum() for row in frame["shares"]]) for frame in frames]
+    )
+    worst = together.groupby("tensor")[columns].max().fillna(0.0)
+    rank = {str(name): tuple(-row) for name, row in zip(worst.index, worst.to_numpy(), strict=True)}
+    ranked = sorted(names, key=lambda name: (name != keep, rank[name]))
     chosen = set(ranked[:most])
     return [name for name in names if name in chosen]
 
@@ -186,7 +195,7 @@ def _told(run: RunShares, noun: str) -> str:
     half = sum(share > MOST_TELLING for share in run.flushed.values())
     if half > 1:
         most_words = f"{half} of {len(run.flushed)} {noun}s lose more than half of their gradient"
-        return f"{lead}, {most_words}, {name} {format_percent(most)}"
+        return f"{lead}, {most_words}, {name} most ({format_percent(most)})"
     return f"{lead}, {name} loses {format_percent(most)} of its gradient"
 
 
@@ -212,7 +221,7 @@ def _lost(has: Any, kept: Any, whole: Any, overflowed: Any, fmt: FloatFormat) ->
     low, under = lowest - MIN_EXPONENT, lowest - 1 - MIN_EXPONENT
     present = has.copy()
     present[:, low] += present[:, under]  # what lies just under the smallest subnormal rounds up to it
-    lost = (kept < present / 2) & (present >= RARE * np.maximum(whole, 1.0)[:, None])
+    lost = (kept < present / 2) & (present >= np.maximum(RARE * whole, FEW)[:, None])
     lost[:, under] = lost[:, low]
     lost[:, fmt.max_exponent + 1 - MIN_EXPONENT :] = False  # that is Inf, not zero
     lost[overflowed] = False  # what is missing there may be Inf as well

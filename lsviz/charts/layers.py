@@ -79,7 +79,7 @@ def layers_figure(
     """
     palette = PALETTES[mode]
     labels = row_names(names)
-    room = 13 if len(facets) == 1 else 19  # exponents' worth of space for the words
+    room = 11 if len(facets) == 1 else 17  # exponents' worth of space for the words
     traces: list[Any] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
@@ -155,11 +155,11 @@ def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fm
         traces.append(_history_cells(facet.layers, palette, fmt, {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}))
         shapes += [*_regions(axis, "y", palette, fmt), _step_line(axis, step, palette)]
         notes += _titles(facet, left, len(facets), palette)
-        notes += _region_names_beside(axis, palette, fmt)
+    notes += _region_names_beside("" if len(facets) == 1 else str(len(facets)), palette, fmt)
     figure = go.Figure(data=traces, layout=base_layout(mode))
     figure.update_layout(
         height=_HISTORY_HEIGHT,
-        margin={"l": 52, "r": 8, "t": 48, "b": 46},
+        margin={"l": 52, "r": 84, "t": 48, "b": 46},
         hovermode="closest",
         shapes=shapes,
         annotations=notes,
@@ -364,7 +364,7 @@ def region_edges(fmt: FloatFormat) -> list[tuple[Region, float, float]]:
 
 
 def _regions(axis: str, along: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
-    """Bands behind the cells, and a line at each edge before them."""
+    """Return the bands behind the cells, and a line at each edge before them."""
     across = "y" if along == "x" else "x"
     place = {f"{along}ref": f"{along}{axis}", f"{across}ref": f"{across}{axis} domain"}
     ends = {f"{across}0": 0, f"{across}1": 1}
@@ -446,15 +446,12 @@ def _region_names_beside(axis: str, palette: Palette, fmt: FloatFormat) -> list[
             REGION_LABELS[region],
             12,
             palette.region_text[region],
-            x=0,
+            x=1,
             xref=f"x{axis} domain",
             xanchor="left",
             xshift=4,
-            y=high if region is Region.OVERFLOW else low,
+            y=(low + high) / 2,
             yref=f"y{axis}",
-            yanchor="top" if region is Region.OVERFLOW else "bottom",
-            bgcolor=palette.paper,
-            opacity=0.85,
         )
         for region, low, high in region_edges(fmt)
     ]

@@ -82,9 +82,21 @@ class StepMaps:
     names: list[str]
 
 
-def choose_shown() -> Shown:
-    """Ask which gradients, which of their two records, and which layers."""
-    kind_column, values_column, name_column = st.columns([3, 4, 5], vertical_alignment="bottom")
+def choose_names() -> str:
+    """Ask which layers, by parts of their names."""
+    return st.text_input(
+        "Only layers named like",
+        key="layers",
+        bind="query-params",
+        max_chars=200,
+        placeholder="all; e.g. attention, head",
+        help="Parts of names, comma-separated. Any of them is enough.",
+    )
+
+
+def choose_shown(wanted: str) -> Shown:
+    """Ask which gradients, and which of their two records."""
+    kind_column, values_column = st.columns([5, 6])
     with kind_column:
         kind = st.segmented_control(
             "Gradients of",
@@ -105,16 +117,7 @@ def choose_shown() -> Shown:
             bind="query-params",
             help=_VALUES_HELP,
         )
-    with name_column:
-        wanted = st.text_input(
-            "Only layers named like",
-            key="layers",
-            bind="query-params",
-            max_chars=200,
-            placeholder="all; e.g. attention, head",
-            help="Parts of names, comma-separated. Any of them is enough.",
-        )
-    return Shown(KINDS.get(kind or "", "activation_grad"), values != RECORDED, wanted or "")
+    return Shown(KINDS.get(kind or "", "activation_grad"), values != RECORDED, wanted)
 
 
 def recorded_steps(runs: Sequence[Run]) -> dict[str, list[int]]:
@@ -172,9 +175,7 @@ def show_layers(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     alt = f"Gradients of each {shown.noun} by exponent at step {step}. {headline(maps, shown)}"
     show_figure(figure, "layers_map", alt, data=lambda: _tidy(maps, frames), on_select=_take_click)
     if left_out:
-        st.caption(
-            f"{left_out:,} more {shown.noun}s lose less and are left out: find them by a part of their name above."
-        )
+        st.caption(f"The {left_out:,} {shown.noun}s that lose least are left out: find them by name above.")
 
 
 def ask_layer(maps: StepMaps) -> None:
@@ -206,7 +207,11 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     alt = f"Exponents of {layer} over the recorded steps, one panel a run; the dashed line is step {step}."
     frames = [facet.layers for facet in facets]
     show_figure(figure, "layer_history", alt, data=lambda: _tidy(maps, frames))
-    st.caption(plain(f"{name} at every recorded step, or 400 of them; dashed: the step shown above."))
+    st.caption(
+        plain(
+            f"{name} at every recorded step, or 400 of them. Colours as above; dashed: the step shown there."
+        )
+    )
 
 
 def _take_click() -> None:

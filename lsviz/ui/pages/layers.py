@@ -7,6 +7,7 @@ from lsviz.ui.comparing import choose_runs
 from lsviz.ui.layering import (
     ask_layer,
     choose_layer,
+    choose_names,
     choose_shown,
     headline,
     recorded_steps,
@@ -26,7 +27,11 @@ if not runs:
     )
 
 heading = st.container()
-chosen = choose_runs(runs)
+runs_column, names_column = st.columns([8, 4])
+with runs_column:
+    chosen = choose_runs(runs)
+with names_column:
+    wanted = choose_names()
 steps = recorded_steps(chosen)
 for run in chosen:
     if not steps[run.run_id]:
@@ -39,8 +44,11 @@ if not common:
     st.info(share_none if chosen else "Choose a run whose gradients were recorded.")
     st.stop()
 
-shown = choose_shown()
-step = step_slider(common, max(run.config.steps for run in chosen))
+shown_column, step_column = st.columns(2, vertical_alignment="bottom")
+with shown_column:
+    shown = choose_shown(wanted)
+with step_column:
+    step = step_slider(common, max(run.config.steps for run in chosen))
 maps = step_maps(chosen, step, shown)
 heading.header(plain(headline(maps, shown)))
 heading.caption(
