@@ -225,5 +225,7 @@ def _lost(has: Any, kept: Any, whole: Any, overflowed: Any, fmt: FloatFormat) ->
     lost[:, under] = lost[:, low]
     lost[:, fmt.max_exponent + 1 - MIN_EXPONENT :] = False  # that is Inf, not zero
     lost[overflowed] = False  # what is missing there may be Inf as well
+    missing = whole - kept.sum(axis=1) - has[:, :under].sum(axis=1)
+    lost[missing < WORTH_TELLING * whole] = False  # only moved a little: no more is gone than must be
     lost[:, :under] = True
     return np.asarray(lost & (has > 0))

@@ -154,12 +154,12 @@ def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fm
         }
         traces.append(_history_cells(facet.layers, palette, fmt, {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}))
         shapes += [*_regions(axis, "y", palette, fmt), _step_line(axis, step, palette)]
-        notes += _titles(facet, left, len(facets), palette)
+        notes += _titles(facet, left, len(facets), palette, shift=6)
     notes += _region_names_beside("" if len(facets) == 1 else str(len(facets)), palette, fmt)
     figure = go.Figure(data=traces, layout=base_layout(mode))
     figure.update_layout(
         height=_HISTORY_HEIGHT,
-        margin={"l": 52, "r": 84, "t": 48, "b": 46},
+        margin={"l": 52, "r": 84, "t": 32, "b": 46},
         hovermode="closest",
         shapes=shapes,
         annotations=notes,
@@ -208,11 +208,9 @@ def _row_cells(
                 if exponent > reached:
                     cells.add(reached, exponent, place, _CLEAR, (name, told))
                 share = float(shares[0, column])
-                region = _region(exponent, bool(lost[exponent - MIN_EXPONENT]), fmt)
-                colour = faded(palette.regions[region], float(strength(share)))
-                cells.add(
-                    exponent, exponent + 1, place, colour, (name, _hover(label, exponent, share, region))
-                )
+                hue = _hue(exponent, bool(lost[exponent - MIN_EXPONENT]), fmt)
+                colour = faded(_hue_colour(hue, palette), float(strength(share)))
+                cells.add(exponent, exponent + 1, place, colour, (name, _hover(label, exponent, share, hue)))
                 reached = exponent + 1
         cells.add(reached, end, place, _CLEAR, (name, told))
     return cells
@@ -248,17 +246,28 @@ def strength(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.asarray(PALEST + (1 - PALEST) * np.clip(power, 0, 1))
 
 
-def _region(exponent: int, lost: bool, fmt: FloatFormat) -> Region:
+_KEPT_BELOW: Final = "too small for FP16, kept"
+_HUES: Final = (*Region, _KEPT_BELOW)
+"""What a cell's hue tells; the last is of values that were not in FP16."""
+
+
+def _hue(exponent: int, lost: bool, fmt: FloatFormat) -> str:
     if lost:
         return Region.FLUSHED
-    rounds_up = exponent == fmt.min_subnormal_exponent - 1
-    return Region.SUBNORMAL if rounds_up else fmt.region_of(exponent)
+    if exponent == fmt.min_subnormal_exponent - 1:
+        return Region.SUBNORMAL  # it rounds up
+    region = fmt.region_of(exponent)
+    return _KEPT_BELOW if region is Region.FLUSHED else region
+
+
+def _hue_colour(hue: str, palette: Palette) -> str:
+    return palette.neutral if hue == _KEPT_BELOW else palette.regions[Region(hue)]
 
 
 def _history_cells(
     layers: pd.DataFrame, palette: Palette, fmt: FloatFormat, place: dict[str, str]
 ) -> go.Heatmap:
-    """One colour scale for four hues: a region's part of it begins at its number."""
+    """Return cells of one colour scale for all hues: a hue's part of it begins at its number."""
     steps = layers["step"].to_numpy(np.int64)
     shape = (len(layers), len(_VISIBLE))
     shares = (
@@ -266,21 +275,20 @@ def _history_cells(
         if len(layers)
         else np.zeros(shape)
     )
-    regions = list(Region)
-    kept = np.array([regions.index(_region(e, False, fmt)) for e in _VISIBLE])
+    kept = np.array([_HUES.index(_hue(e, False, fmt)) for e in _VISIBLE])
     lost = np.array([row[LEFT - MIN_EXPONENT : RIGHT - MIN_EXPONENT] for row in layers["lost"]], bool)
-    hue = np.where(lost.reshape(shape), regions.index(Region.FLUSHED), kept[None])
+    hue = np.where(lost.reshape(shape), _HUES.index(Region.FLUSHED), kept[None])
     level = (strength(shares) - PALEST) / (1 - PALEST)
     scale = []
-    for i, region in enumerate(regions):
-        colour = palette.regions[region]
-        scale += [[i / 4, faded(colour, PALEST)], [(i + 0.98) / 4, colour], [(i + 1) / 4, colour]]
+    for i, name in enumerate(_HUES):
+        colour, most = _hue_colour(name, palette), len(_HUES)
+        scale += [[i / most, faded(colour, PALEST)], [(i + 0.98) / most, colour], [(i + 1) / most, colour]]
     return go.Heatmap(
         x=steps,
         y=[e + 0.5 for e in _VISIBLE],
         z=np.where(shares > 0, hue + 0.98 * level, np.nan).T,
         zmin=0,
-        zmax=4,
+        zmax=len(_HUES),
         colorscale=scale,
         showscale=False,
         hoverongaps=False,
@@ -330,15 +338,14 @@ def _loudness(row: Any, palette: Palette) -> str:
     return palette.region_text[Region.FLUSHED] if row["flushed"] >= LOUD else palette.muted
 
 
-def _hover(label: str, exponent: int, share: float, region: Region) -> str:
+def _hover(label: str, exponent: int, share: float, hue: str) -> str:
     where = f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>"
     if exponent == LEFT:
         where = f"below 2<sup>{LEFT + 1}</sup>"
     if exponent == RIGHT - 1:
         where = f"2<sup>{exponent}</sup> and above, Inf or NaN"
-    return (
-        f"<b>{label}</b>, {where}<br>{literal(format_percent(share))} of the values, {REGION_LABELS[region]}"
-    )
+    words = hue if hue == _KEPT_BELOW else REGION_LABELS[Region(hue)]
+    return f"<b>{label}</b>, {where}<br>{literal(format_percent(share))} of the values, {words}"
 
 
 def _domain(index: int, columns: int) -> tuple[float, float]:
@@ -413,21 +420,24 @@ def _note(text: str, size: int, colour: str, **place: Any) -> dict[str, Any]:
     return {"text": text, "showarrow": False, "font": {"size": size, "color": colour}, **place}
 
 
-def _titles(facet: LayerFacet, left: float, columns: int, palette: Palette) -> list[dict[str, Any]]:
+def _titles(
+    facet: LayerFacet, left: float, columns: int, palette: Palette, shift: int = 24
+) -> list[dict[str, Any]]:
     limit = 92 // columns
     title = f"<b>{literal(shortened(facet.title, limit))}</b>"
     caption = shortened(facet.caption, max(0, limit - len(facet.title))) if columns <= 2 else ""
     words = f"{title}  <span style='color:{palette.muted}'>{literal(caption)}</span>"
     corner = {"x": left, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
-    return [_note(words, 14, facet.colour, yshift=24, **corner)]
+    return [_note(words, 14, facet.colour, yshift=shift, **corner)]
 
 
 def _region_names(axis: str, columns: int, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
     names = REGION_LABELS if columns == 1 else SHORT_REGION_LABELS
+    names = {**names, Region.SUBNORMAL: "sub."} if columns > 2 else names
     return [
         _note(
             names[region],
-            12 if columns <= 2 else 11,
+            12 if columns <= 2 else 10,
             palette.region_text[region],
             x=(low + high) / 2,
             xref=f"x{axis}",
