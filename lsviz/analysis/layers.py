@@ -20,8 +20,7 @@ LAYER_COLUMNS: Final = (
 )
 """What is read of the exponents table."""
 RARE: Final = 0.001
-FEW: Final = 32
-"""Of a share below RARE, or of so few values, the format's limit alone tells what was flushed."""
+"""Of a share below this, the format's limit alone tells what was flushed: a few values prove nothing."""
 MOST_STEPS: Final = 400
 """Steps of a history that are drawn; of more, some, evenly spread."""
 WORTH_TELLING: Final = 0.01
@@ -221,7 +220,7 @@ def _lost(has: Any, kept: Any, whole: Any, overflowed: Any, fmt: FloatFormat) ->
     low, under = lowest - MIN_EXPONENT, lowest - 1 - MIN_EXPONENT
     present = has.copy()
     present[:, low] += present[:, under]  # what lies just under the smallest subnormal rounds up to it
-    lost = (kept < present / 2) & (present >= np.maximum(RARE * whole, FEW)[:, None])
+    lost = (kept < present / 2) & (present >= RARE * np.maximum(whole, 1.0)[:, None])
     lost[:, under] = lost[:, low]
     lost[:, fmt.max_exponent + 1 - MIN_EXPONENT :] = False  # that is Inf, not zero
     lost[overflowed] = False  # what is missing there may be Inf as well

@@ -23,7 +23,9 @@ from lsviz.analysis.layers import (
     told_shares,
 )
 from lsviz.charts.labels import row_names
-from lsviz.charts.layers import MOST_ROWS, LayerFacet, layer_history_figure, layers_figure
+from lsviz.charts.layerhistory import layer_history_figure
+from lsviz.charts.layerparts import LayerFacet
+from lsviz.charts.layers import MOST_ROWS, layers_figure
 from lsviz.charts.theme import policy_colour
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status

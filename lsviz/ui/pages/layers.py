@@ -53,7 +53,8 @@ maps = step_maps(chosen, step, shown)
 heading.header(plain(headline(maps, shown)))
 heading.caption(
     f"Step {step:,}. A row is a {shown.noun}, a cell an exponent: the stronger, the more values (by "
-    "powers of ten). Orange: flushed to zero. Amber, blue: kept. Grey: too small for FP16, kept in FP32. Red-brown: Inf. Click a row for its history."
+    "powers of ten). Orange: flushed to zero. Amber, blue: kept. Grey: too small for FP16, "
+    "kept in FP32. Red-brown: Inf. Click a row for its history."
 )
 if not maps.names:
     st.info(
