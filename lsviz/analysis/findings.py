@@ -125,7 +125,7 @@ def finding(runs: Sequence[RunShares]) -> str:
             best = min(rescues, key=lambda run: run.total)
             kept = format_percent(1 - best.total)
             kept = "all" if best.total == 0 else "nearly all" if best.total <= 0.01 else kept
-            sentences.append(f"{_lead(best)}, {kept} of the gradient survives.")
+            sentences.append(f"{lead_words(best)}, {kept} of the gradient survives.")
         return " ".join(sentences)
     return "Nearly all gradients survive in every run." if len(shown) > 1 else _loss(worst)
 
@@ -137,14 +137,14 @@ def _without_reference(runs: Sequence[RunShares]) -> str:
         return "No gradients were recorded at this step."
     if len(known) == 1 and known[0].precision == "fp32":
         return f"In FP32, {format_percent(known[0].zero or 0.0)} of the gradient values are zero."
-    lost = ", ".join(f"{format_percent(run.zero or 0.0)} {_lead(run, lower=True)}" for run in known)
+    lost = ", ".join(f"{format_percent(run.zero or 0.0)} {lead_words(run, lower=True)}" for run in known)
     return (
         f"Zero among the gradient values: {lost}. Without an FP32 reference nobody can tell which FP16 lost."
     )
 
 
 def _loss(run: RunShares) -> str:
-    lead, layers = _lead(run), list(run.flushed)
+    lead, layers = lead_words(run), list(run.flushed)
     if run.overflowed:
         return f"{lead}, gradients overflow to Inf and the step is skipped."
     starved = run.starved
@@ -165,7 +165,8 @@ def _loss(run: RunShares) -> str:
     return f"{lead}, {hit} loses {format_percent(run.flushed[hit])} of its gradient."
 
 
-def _lead(run: RunShares, *, lower: bool = False) -> str:
+def lead_words(run: RunShares, *, lower: bool = False) -> str:
+    """Return how a sentence on a run begins, as 'With S = 1,024'; in lower case within one."""
     if run.precision == "fp32":
         lead = "In FP32"
     else:

@@ -163,10 +163,17 @@ class Run:
         frame: pd.DataFrame = self._table("updates", UPDATES_SCHEMA).to_pandas()
         return frame
 
-    def recorded_steps(self) -> list[int]:
-        """Return the steps at which exponents were recorded, in order."""
-        table = self._table("exponents", EXPONENTS_SCHEMA, columns=["step"])
-        return sorted(set(table["step"].to_pylist()))
+    def recorded_steps(self, *, reference: bool | None = None) -> list[int]:
+        """Return the steps at which exponents were recorded, in order.
+
+        Args:
+            reference: Only those of references, or only those of what was recorded.
+        """
+        table = self._table("exponents", EXPONENTS_SCHEMA, columns=["step", "reference"])
+        steps, of_reference = table["step"].to_numpy(), table["reference"].to_numpy()
+        chosen = steps if reference is None else steps[of_reference == reference]
+        found: list[int] = np.unique(chosen).tolist()
+        return found
 
     def picture(self, name: str = PICTURE) -> bytes | None:
         """Return a PNG file of the run (`schema.PICTURE`, `schema.ORIGINAL`); None where there is none."""

@@ -35,7 +35,7 @@ def choose_runs(runs: list[Run]) -> list[Run]:
         key="chosen_runs",
         max_selections=MAX_COMPARED,
         format_func=lambda i: _option(by_id[i]),
-        placeholder="Choose two to four runs",
+        placeholder="Choose up to four runs",
         help="Newest first. The address bar keeps your choice.",
     )
     set_url_list("runs", chosen)

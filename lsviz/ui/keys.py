@@ -27,10 +27,14 @@ class Key:
 
 
 KEYS: Final[dict[str, Key]] = {
-    "step": Key(("explore", "compare"), "the step shown"),
+    "step": Key(("explore", "compare", "layers"), "the step shown"),
     "setting": Key(("explore",), "what is trained"),
     "beside": Key(("explore",), "the run beside the unscaled one"),
-    "runs": Key(("compare",), "run ids, comma-separated", ("chosen_runs",)),
+    "runs": Key(("compare", "layers"), "run ids, comma-separated", ("chosen_runs",)),
+    "kind": Key(("layers",), "gradients of outputs or of weights"),
+    "values": Key(("layers",), "FP32 times S, or what was recorded"),
+    "layers": Key(("layers",), "parts of the names of the layers shown"),
+    "layer": Key(("layers",), "the layer whose history is shown"),
     "run": Key(("launch",), "the run watched"),
     "task": Key(("launch",), "what to train"),
     "policy": Key(("launch",), "loss-scaling policy, string form", ("policy-",)),

@@ -14,6 +14,7 @@ _ICONS: Final = {
     "explore": ":material/insights:",
     "launch": ":material/play_arrow:",
     "compare": ":material/compare:",
+    "layers": ":material/view_list:",
     "whatif": ":material/tune:",
     "replay": ":material/replay:",
     "blame": ":material/crisis_alert:",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import plotly.graph_objects as go
@@ -43,7 +43,13 @@ _PLOTLY_CONFIG: Final = {
 }
 
 
-def show_figure(figure: go.Figure, key: str, alt: str, data: Data) -> None:
+def show_figure(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    data: Data,
+    on_select: Callable[[], None] | None = None,
+) -> None:
     """Draw a figure in its own colours, with a text for those who can't see it and ways to save it.
 
     Args:
@@ -51,8 +57,13 @@ def show_figure(figure: go.Figure, key: str, alt: str, data: Data) -> None:
         key: Its own on the page.
         alt: What one sees.
         data: The numbers that it shows, for its CSV, or how to make them.
+        on_select: Called after a click on a mark; the session then holds the marks under the figure's key.
     """
-    st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
+    drawn = {"theme": None, "key": key, "alt": alt, "config": _PLOTLY_CONFIG}
+    if on_select is None:
+        st.plotly_chart(figure, **drawn)
+    else:
+        st.plotly_chart(figure, on_select=on_select, selection_mode="points", **drawn)
     show_saving(key, data)
 
 

@@ -10,6 +10,7 @@ PAGES = {
     "explore": None,
     "launch": "lsviz/ui/pages/launch.py",
     "compare": "lsviz/ui/pages/compare.py",
+    "layers": "lsviz/ui/pages/layers.py",
     "whatif": "lsviz/ui/pages/whatif.py",
     "replay": "lsviz/ui/pages/replay.py",
     "blame": "lsviz/ui/pages/blame.py",

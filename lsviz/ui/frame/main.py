@@ -16,13 +16,14 @@ from lsviz.ui.state import hidden
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "": ("explore",),
     "Train": ("launch",),
-    "Look closer": ("compare", "whatif", "blame", "replay"),
+    "Look closer": ("compare", "layers", "whatif", "blame", "replay"),
     "Background": ("policies", "updates", "reproduce"),
 }
 PAGES: Final = tuple(name for names in SECTIONS.values() for name in names)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 HELP: Final = {
     "compare": "Two to four runs side by side",
+    "layers": "Where each layer's gradients lie, and what it loses",
     "whatif": "Which S should I use? Would BF16 have helped?",
     "blame": "Which layer limits S? Why were steps skipped?",
     "replay": "What would other policies have done with this run?",

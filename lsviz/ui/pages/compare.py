@@ -7,6 +7,7 @@ from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
 from lsviz.charts.views import view_shares
 from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
+from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
@@ -40,6 +41,8 @@ if common:
     heading.header(plain(finding(shares)))
     heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")
+    asked = {"runs": ",".join(view.record.run_id for view in recorded), "step": str(step)}
+    link_page("layers", "See all exponents as a map", asked)
 else:
     heading.header("Compare runs")
     st.info("There is no recorded step that these runs share: only their timelines can be compared.")

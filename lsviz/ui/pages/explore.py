@@ -52,4 +52,6 @@ st.markdown(
 with st.container(horizontal=True):
     link_page("launch", "Launch your own run")
     link_page("compare", "Compare runs", {"runs": ",".join(run.run_id for run in of_setting[:4][::-1])})
+    shown_runs = ",".join(view.record.run_id for view in views)
+    link_page("layers", "See all exponents as a map", {"runs": shown_runs, "step": str(step)})
 show_problems(views, samples.list_broken())

@@ -1,0 +1,146 @@
+"""One layer's exponents over the steps, a facet a run, with the format's edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsviz.charts.exponents import LEFT, RIGHT
+from lsviz.charts.layerparts import (
+    HUES,
+    PALEST,
+    TICK,
+    VISIBLE,
+    LayerFacet,
+    exponent_ticks,
+    facet_domain,
+    facet_titles,
+    hue_colour,
+    hue_of,
+    note,
+    region_edges,
+    region_shapes,
+    strength,
+    visible,
+)
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, faded
+from lsviz.exponents import MIN_EXPONENT
+from lsviz.formats import FloatFormat, Region
+
+_HEIGHT: Final = 380
+
+
+def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fmt: FloatFormat) -> go.Figure:
+    """Draw one layer's exponents over the recorded steps, with the format's edges and the step shown.
+
+    Args:
+        facets: One to four runs, left to right, each with `layers_frame` of the one tensor.
+        step: Where the other figure stands.
+        mode: ``light`` or ``dark``.
+        fmt: The format whose edges are drawn.
+    """
+    palette = PALETTES[mode]
+    traces: list[Any] = []
+    shapes: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    axes: dict[str, Any] = {}
+    for index, facet in enumerate(facets):
+        axis = "" if index == 0 else str(index + 1)
+        left, right = facet_domain(index, len(facets))
+        axes[f"xaxis{axis}"] = {
+            "domain": [left, right],
+            "anchor": f"y{axis}",
+            "title": {"text": "step", "standoff": 4},
+            "tickformat": ",d",
+            "nticks": 6 if len(facets) <= 2 else 4,
+            "showgrid": False,
+        }
+        axes[f"yaxis{axis}"] = {
+            "anchor": f"x{axis}",
+            "range": [LEFT, RIGHT],
+            "showgrid": False,
+            **exponent_ticks(TICK),
+            **({} if index == 0 else {"matches": "y", "showticklabels": False}),
+        }
+        traces.append(_history_cells(facet.layers, palette, fmt, {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}))
+        shapes += [*region_shapes(axis, "y", palette, fmt), _step_line(axis, step, palette)]
+        notes += facet_titles(facet, left, len(facets), palette, shift=6)
+    notes += _region_names_beside("" if len(facets) == 1 else str(len(facets)), palette, fmt)
+    figure = go.Figure(data=traces, layout=base_layout(mode))
+    figure.update_layout(
+        height=_HEIGHT,
+        margin={"l": 52, "r": 84, "t": 32, "b": 46},
+        hovermode="closest",
+        shapes=shapes,
+        annotations=notes,
+        **axes,
+    )
+    return figure
+
+
+def _history_cells(
+    layers: pd.DataFrame, palette: Palette, fmt: FloatFormat, place: dict[str, str]
+) -> go.Heatmap:
+    """Return cells of one colour scale for all hues: a hue's part of it begins at its number."""
+    steps = layers["step"].to_numpy(np.int64)
+    shape = (len(layers), len(VISIBLE))
+    shares = (
+        visible(np.array(layers["shares"].to_list(), np.float64).reshape(len(layers), -1))
+        if len(layers)
+        else np.zeros(shape)
+    )
+    kept = np.array([HUES.index(hue_of(e, False, fmt)) for e in VISIBLE])
+    lost = np.array([row[LEFT - MIN_EXPONENT : RIGHT - MIN_EXPONENT] for row in layers["lost"]], bool)
+    hue = np.where(lost.reshape(shape), HUES.index(Region.FLUSHED), kept[None])
+    level = (strength(shares) - PALEST) / (1 - PALEST)
+    scale = []
+    for i, name in enumerate(HUES):
+        colour, most = hue_colour(name, palette), len(HUES)
+        scale += [[i / most, faded(colour, PALEST)], [(i + 0.98) / most, colour], [(i + 1) / most, colour]]
+    return go.Heatmap(
+        x=steps,
+        y=[e + 0.5 for e in VISIBLE],
+        z=np.where(shares > 0, hue + 0.98 * level, np.nan).T,
+        zmin=0,
+        zmax=len(HUES),
+        colorscale=scale,
+        showscale=False,
+        hoverongaps=False,
+        customdata=shares.T,
+        hovertemplate="step %{x:,}, 2<sup>%{y:.0f}</sup><br>%{customdata:.2%} of the values<extra></extra>",
+        **place,
+    )
+
+
+def _step_line(axis: str, step: int, palette: Palette) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "xref": f"x{axis}",
+        "yref": f"y{axis} domain",
+        "x0": step,
+        "x1": step,
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": palette.text, "width": 2, "dash": "dash"},
+    }
+
+
+def _region_names_beside(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
+    return [
+        note(
+            REGION_LABELS[region],
+            12,
+            palette.region_text[region],
+            x=1,
+            xref=f"x{axis} domain",
+            xanchor="left",
+            xshift=4,
+            y=(low + high) / 2,
+            yref=f"y{axis}",
+        )
+        for region, low, high in region_edges(fmt)
+    ]
