@@ -69,6 +69,7 @@ KEYS: Final[dict[str, Key]] = {
     "amax": Key(("policies",), "largest unscaled gradient of each step"),
     "same_start": Key(("policies",), "whether all begin alike"),
     "experiment": Key(("reproduce",), "the experiment whose metric is drawn"),
+    "picture": Key(("reproduce",), "the U-curve or the gradients over a training"),
     "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
     "rule": Key(("updates",), "the way to update that is told closely"),
     "hide": Key((), "controls to leave out, comma-separated"),

@@ -40,6 +40,7 @@ LATE_EXPERIMENT = "image-fit, loss x 2^-4"
 FIGURE_3_TASK = "shapes-ssd"
 PICTURE_TASK = "image-fit"
 WRAP = 30
+U_CURVE, FIGURE_3 = PICTURES = ("which S works", "gradients over a training")
 RESCUES = ("8", "128", "1024", "2^18")
 
 
@@ -150,6 +151,20 @@ def show_metrics(document: Reproduction) -> None:
     alt = f"Metric of {chosen} over the steps, a line a variant"
     show_figure(figure, "metric_over_steps", alt, mine)
     st.caption("Lines are means over the seeds, pale bands from the lowest to the highest.")
+
+
+def choose_picture() -> str:
+    """Ask which of the two other figures to see: two at once are enough."""
+    chosen = st.segmented_control(
+        "Picture",
+        PICTURES,
+        default=PICTURES[0],
+        required=True,
+        key="picture",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    return chosen or PICTURES[0]
 
 
 def show_scale_curve(document: Reproduction) -> None:

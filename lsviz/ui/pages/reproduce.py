@@ -5,6 +5,8 @@ import streamlit as st
 from lsviz.analysis.reproduction import headline
 from lsviz.ui.reproducing import (
     COMMAND,
+    FIGURE_3,
+    choose_picture,
     load_results,
     show_figure_3,
     show_learned_pictures,
@@ -26,6 +28,8 @@ st.header(plain(headline(document)))
 show_origin(document)
 show_table(document)
 show_metrics(document)
-show_scale_curve(document)
-show_figure_3()
+if choose_picture() == FIGURE_3:
+    show_figure_3()
+else:
+    show_scale_curve(document)
 show_learned_pictures()
