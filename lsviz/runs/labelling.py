@@ -38,8 +38,3 @@ def pin_run(run: Run, store: RunStore, *, pinned: bool = True) -> None:
         same = other.config.task == run.config.task and other.path.resolve() != run.path.resolve()
         if same and other.labels.pinned and not is_sample(other):
             set_labels(other, other.labels.model_copy(update={"pinned": False}))
-
-
-def pinned_first(runs: list[Run]) -> list[Run]:
-    """Return runs with pinned ones before all others, otherwise in the order given."""
-    return sorted(runs, key=lambda run: not run.labels.pinned)

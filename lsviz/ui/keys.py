@@ -32,6 +32,8 @@ KEYS: Final[dict[str, Key]] = {
     "beside": Key(("explore",), "the run beside the unscaled one"),
     "runs": Key(("compare",), "run ids, comma-separated", ("chosen_runs",)),
     "run": Key(("launch",), "the run watched"),
+    "search": Key(("runs",), "words that a listed run holds"),
+    "marked": Key(("runs",), "run ids that are ticked, comma-separated", ("runs_table", "run_actions")),
     "task": Key(("launch",), "what to train"),
     "policy": Key(("launch",), "loss-scaling policy, string form", ("policy-",)),
     "precision": Key(("launch",), "number format"),

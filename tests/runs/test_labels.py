@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lsviz.runs.files import RunFolderError
-from lsviz.runs.labelling import pin_run, pinned_first, set_labels
+from lsviz.runs.labelling import pin_run, set_labels
 from lsviz.runs.labels import LABELS, LabelError, Labels
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
@@ -68,7 +68,6 @@ def test_one_baseline_a_task(tmp_path: Path) -> None:
         pin_run(run, store)
     assert [run.labels.pinned for run in (first, second, other)] == [False, True, True]
     assert first.labels.name == "kept"
-    assert pinned_first([first, second, other]) == [second, other, first]
     pin_run(second, store, pinned=False)
     assert not second.labels.pinned
 
