@@ -7,6 +7,7 @@ is not one of a run folder's own, and every size is bounded, as declared and as 
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -137,6 +138,44 @@ def export_tables(run: Run, fmt: str) -> Iterator[tuple[str, bytes]]:
             table = pa.Table.from_pandas(frame, schema=_SCHEMAS[name], preserve_index=False)
             pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
             yield f"{name}.parquet", sink.getvalue().to_pybytes()
+
+
+def save_zip(run: Run, path: Path) -> None:
+    """Write `export_zip` to a file, as a whole or not at all.
+
+    Raises:
+        ExchangeError: The run is live.
+        RunFolderError: The file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                export_zip(run, file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+
+
+def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
+    """Write `export_tables` into a folder, which is made, and return the files.
+
+    Raises:
+        ExchangeError: There is no such format.
+        RunFolderError: The folder can't be written.
+    """
+    written = []
+    try:
+        for name, content in export_tables(run, fmt):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            temporary.write_bytes(content)
+            written.append(temporary.replace(folder / name))
+    except OSError as error:
+        raise RunFolderError(f"can't write into {str(folder)!r}: {error.strerror}") from None
+    return written
 
 
 def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:

@@ -109,23 +109,23 @@ def _column_config() -> dict[str, object]:
     config = st.column_config
     return {
         "note": config.TextColumn(
-            "", help="baseline: pinned. sample: shipped with lsviz, read-only.", width=75
+            "", help="baseline: pinned. sample: shipped with lsviz, read-only.", width=70
         ),
-        "name": config.TextColumn(width=150),
-        "policy": config.TextColumn(width=165),
+        "name": config.TextColumn(width=145),
+        "policy": config.TextColumn(width=160),
         "precision": config.TextColumn(help="Number format of the forward and backward pass.", width=70),
-        "state": config.TextColumn(width=80),
+        "state": config.TextColumn(width=75),
         "metric": config.NumberColumn(format="%.3f", width=70),
-        "metric_name": config.TextColumn("of", help="What the metric is.", width=80),
-        "step": config.TextColumn("steps", help="Steps done.", width=80),
+        "metric_name": config.TextColumn("of", help="What the metric is.", width=75),
+        "step": config.TextColumn("steps", help="Steps done.", width=65),
         "skipped_steps": config.NumberColumn(
-            "skipped", help="Steps left out because a gradient was Inf or NaN.", width=75
+            "skipped", help="Steps left out because a gradient was Inf or NaN.", width=70
         ),
         "loss_scale": config.NumberColumn(
-            "final S", help="The factor on the loss in the last step.", format="localized", width=85
+            "final S", help="The factor on the loss in the last step.", format="localized", width=75
         ),
-        "tags": config.ListColumn(width=130),
-        "created": config.DatetimeColumn(format="D MMM YYYY, HH:mm", width=145),
+        "tags": config.ListColumn(width=115),
+        "created": config.DatetimeColumn(format="D MMM, HH:mm", width=110),
         "run_id": config.TextColumn("id", width=190),
     }
 
