@@ -20,6 +20,7 @@ from lsviz.cli_analysis import find_run, recommend, whatif
 from lsviz.cli_lab import lab, updates
 from lsviz.cli_react import react
 from lsviz.cli_replay import blame, layers, replay, skips
+from lsviz.cli_runs import compare, export, import_runs, remove
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
@@ -163,6 +164,10 @@ app.command()(skips)
 app.command()(react)
 app.command()(lab)
 app.command()(updates)
+app.command()(compare)
+app.command("rm")(remove)
+app.command()(export)
+app.command("import")(import_runs)
 
 
 @app.command("list")

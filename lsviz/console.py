@@ -237,6 +237,17 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
     console.print(table)
 
 
+def differences_table(frame: pd.DataFrame) -> None:
+    """Print what differs between runs (`lsviz.analysis.compare.difference_frame`), one column a run."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for label in frame.columns:
+        table.add_column(Text(str(label)), justify="right", overflow="fold")
+    for key, row in zip(frame.index, frame.astype(object).to_numpy(), strict=True):
+        table.add_row(Text(str(key).replace("_", " ")), *(Text(_cell(value)) for value in row))
+    open_console().print(table)
+
+
 def sweep_table(frame: pd.DataFrame) -> None:
     """Print one line a policy, its seeds together (`lsviz.analysis.results.spread_frame`), if any."""
     if frame.empty:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from lsviz.errors import UserError
 from lsviz.runs.config import RunConfig
+from lsviz.runs.labels import LABELS, Labels
 from lsviz.runs.schema import (
     BY_STEP,
     EXPONENTS_SCHEMA,
@@ -34,6 +35,7 @@ MAX_JSON_BYTES: Final = 1_000_000
 MAX_PICTURE_BYTES: Final = 1_000_000
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _RETRIES: Final = 5
+_KEPT_DOCUMENTS: Final = 20_000
 
 Document = TypeVar("Document", bound=BaseModel)
 Filter = tuple[str, str, Any]
@@ -54,7 +56,6 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[str] = []
-        self._record: tuple[int, RunRecord] | None = None
 
     @property
     def record(self) -> RunRecord:
@@ -63,20 +64,12 @@ class Run:
         Raises:
             RunError: It is missing, no JSON, or from a newer lsviz.
         """
-        path = self.path / "run.json"
-        try:
-            changed = path.stat().st_mtime_ns
-        except OSError:
-            changed = 0
-        if self._record is not None and self._record[0] == changed:
-            return self._record[1]
-        record = _load_document(path, RunRecord)
+        record = load_document(self.path / "run.json", RunRecord)
         if record.schema_version > SCHEMA_VERSION:
             raise RunError(
                 f"{self.path.name} was written by a newer lsviz (schema {record.schema_version}); "
                 f"this one reads up to {SCHEMA_VERSION}"
             )
-        self._record = (changed, record)
         return record
 
     @property
@@ -92,7 +85,21 @@ class Run:
     @property
     def status(self) -> RunStatus:
         """The content of status.json, read afresh."""
-        return _load_document(self.path / "status.json", RunStatus)
+        return load_document(self.path / "status.json", RunStatus)
+
+    @property
+    def labels(self) -> Labels:
+        """What a person says about the run; nothing where that can't be read (see ``problems``)."""
+        path = self.path / LABELS
+        if not path.exists():
+            return Labels()
+        try:
+            return load_document(path, Labels)
+        except RunError as error:
+            problem = str(error).removeprefix(f"{self.path.name}: ")
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return Labels()
 
     def steps(self) -> pd.DataFrame:
         """Return the steps table so far, ordered by step (columns: see `StepRow`)."""
@@ -307,11 +314,25 @@ def _read_row_groups(
     return table.select(columns)
 
 
-def _load_document(path: Path, model: type[Document]) -> Document:
+_documents: dict[tuple[Path, type[BaseModel]], tuple[tuple[int, ...], BaseModel]] = {}
+"""Documents as last read, with what their files' state was: a list of many runs parses what has changed."""
+
+
+def load_document(path: Path, model: type[Document]) -> Document:
+    """Return the document in a JSON file of a run, from memory where the file is the same. Never change it.
+
+    Raises:
+        RunError: It is missing, too large, or no such document.
+    """
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        found = path.stat()
+        state = (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+        kept = _documents.get((path, model))
+        if kept is not None and kept[0] == state and isinstance(kept[1], model):
+            return kept[1]
+        if found.st_size > MAX_JSON_BYTES:
             raise RunError(f"{path.parent.name}: {path.name} is too large to be one of ours")
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        document = model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent.name}: {path.name} is missing") from None
     except ValidationError as error:
@@ -322,3 +343,7 @@ def _load_document(path: Path, model: type[Document]) -> Document:
         ) from None
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise RunError(f"{path.parent.name}: {path.name} can't be read ({error})") from None
+    if len(_documents) >= _KEPT_DOCUMENTS:
+        _documents.clear()
+    _documents[path, model] = (state, document)
+    return document

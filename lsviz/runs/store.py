@@ -15,6 +15,16 @@ def default_root() -> Path:
     return Path(os.environ.get("LSVIZ_RUNS") or "runs")
 
 
+def samples_root() -> Path:
+    """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` beside the package."""
+    return Path(os.environ.get("LSVIZ_SAMPLES") or Path(__file__).resolve().parents[2] / "sample_runs")
+
+
+def is_sample(run: Run) -> bool:
+    """Return whether a run is a shipped one, which nothing may change."""
+    return run.path.resolve().parent == samples_root().resolve()
+
+
 @dataclass(frozen=True, slots=True)
 class BrokenRun:
     """A folder that looks like a run but can't be opened.
@@ -54,12 +64,13 @@ class RunStore:
         Raises:
             RunError: No listed folder has that name, or it can't be opened.
         """
-        for folder in self._folders():
+        for folder in self.folders():
             if folder.name == run_id:
                 return open_run(folder)
         raise RunError(f"no run {run_id!r} in {', '.join(str(r) for r in self.roots)}; see `lsviz list`")
 
-    def _folders(self) -> Iterator[Path]:
+    def folders(self) -> Iterator[Path]:
+        """Yield all folders that may be runs, each name once."""
         seen: set[str] = set()
         for root in self.roots:
             try:
@@ -74,7 +85,7 @@ class RunStore:
                 yield Path(entry.path)
 
     def _scan(self) -> Iterator[Run | BrokenRun]:
-        for folder in self._folders():
+        for folder in self.folders():
             try:
                 if not (folder / "run.json").exists():
                     continue

@@ -38,4 +38,5 @@ def choose_run(runs: Sequence[Run], words: str) -> Run:
 def _option(run: Run) -> str:
     config = run.config
     reference = "" if config.reference_every else " · no reference"
-    return f"{config.task} · {run_label(config)} · seed {config.seed} · {run.run_id[-4:]}{reference}"
+    name = f"{run.labels.name} · " if run.labels.name else ""
+    return f"{name}{config.task} · {run_label(config)} · seed {config.seed} · {run.run_id[-4:]}{reference}"

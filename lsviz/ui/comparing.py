@@ -43,15 +43,21 @@ def choose_runs(runs: list[Run]) -> list[Run]:
 
 
 def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
-    """Return the newest FP16 run of the same task without loss scaling, unless the run is one itself."""
+    """Return what a run is held against: its task's pinned run, else the newest without loss scaling.
+
+    That one is FP16 and updates its weights alike. None where the run is the baseline itself.
+    """
 
     def unscaled(config: RunConfig) -> bool:
         plain_policy = config.policy == "none" and config.precision == "fp16"
         return plain_policy and update_label(config) == update_label(run.config)
 
+    same_task = [other for other in runs if other.config.task == run.config.task]
+    pinned = next((other for other in same_task if other.labels.pinned), None)
+    if pinned is not None:
+        return None if pinned.run_id == run.run_id else pinned
     if unscaled(run.config):
         return None
-    same_task = (other for other in runs if other.config.task == run.config.task)
     return next((other for other in same_task if unscaled(other.config)), None)
 
 
@@ -81,19 +87,24 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
 
 
 def _default(runs: list[Run]) -> list[str]:
-    """Return the newest run of each kind, up to four, oldest first, so that the unscaled come first."""
+    """Return the newest run of each kind, up to four, oldest first, so that the unscaled come first.
+
+    The task's pinned run stands before them all.
+    """
+    same_task = [run for run in runs if run.config.task == runs[0].config.task]
+    pinned = [run.run_id for run in same_task if run.labels.pinned][:1]
     kinds: dict[str, str] = {}
-    task = runs[0].config.task
-    for run in runs:
-        if run.config.task == task:
+    for run in same_task:
+        if run.run_id not in pinned:
             kinds.setdefault(run_label(run.config), run.run_id)
-    return list(kinds.values())[:MAX_COMPARED][::-1]
+    return pinned + list(kinds.values())[: MAX_COMPARED - len(pinned)][::-1]
 
 
 def _option(run: Run) -> str:
     config = run.config
     when = run.record.created[:16].replace("T", " ")
-    return f"{run_label(config)} · {config.task} · seed {config.seed} · {when} · {run.run_id[-4:]}"
+    name = f"{run.labels.name} · " if run.labels.name else ""
+    return f"{name}{run_label(config)} · {config.task} · seed {config.seed} · {when} · {run.run_id[-4:]}"
 
 
 def _cell(value: object) -> str:

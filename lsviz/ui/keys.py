@@ -36,6 +36,8 @@ KEYS: Final[dict[str, Key]] = {
     "layers": Key(("layers",), "parts of the names of the layers shown"),
     "layer": Key(("layers",), "the layer whose history is shown"),
     "run": Key(("launch",), "the run watched"),
+    "search": Key(("runs",), "words that a listed run holds"),
+    "marked": Key(("runs",), "run ids that are ticked, comma-separated", ("runs_table", "run_actions")),
     "task": Key(("launch",), "what to train"),
     "policy": Key(("launch",), "loss-scaling policy, string form", ("policy-",)),
     "precision": Key(("launch",), "number format"),

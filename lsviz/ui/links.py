@@ -13,6 +13,7 @@ PAGES_FOLDER: Final = Path(__file__).parent / "pages"
 _ICONS: Final = {
     "explore": ":material/insights:",
     "launch": ":material/play_arrow:",
+    "runs": ":material/table_rows:",
     "compare": ":material/compare:",
     "layers": ":material/view_list:",
     "whatif": ":material/tune:",

@@ -27,11 +27,11 @@ from lsviz.formats import FP16
 from lsviz.policies import parse_number
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.reproduction import FILE_NAME, Reproduction, ReproductionError, load_reproduction
-from lsviz.runs.store import RunStore, default_root
+from lsviz.runs.store import RunStore, default_root, samples_root
 from lsviz.training.catalog import TASKS
 from lsviz.training.experiments import CURVE_TASK
 from lsviz.ui.loading import load_run, load_runs
-from lsviz.ui.state import colour_mode, samples_root
+from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_pictures
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import streamlit as st
 
-import lsviz
 from lsviz.charts.theme import Mode
-from lsviz.runs.store import RunStore, default_root
+from lsviz.runs.store import RunStore, default_root, samples_root
 from lsviz.ui.keys import KEYS, PARTS
 
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
 _HIDDEN: Final = "hidden_controls"
-
-
-def samples_root() -> Path:
-    """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` beside the package."""
-    return Path(os.environ.get("LSVIZ_SAMPLES") or Path(lsviz.__file__).resolve().parents[1] / "sample_runs")
 
 
 def run_store() -> RunStore:

@@ -12,11 +12,11 @@ from lsviz.analysis.updates import format_error, format_ratio
 from lsviz.charts.updateratio import update_ratio_figure
 from lsviz.charts.updates import weight_error_figure
 from lsviz.runs.lab import FILE_NAME, Lab, LabError, VariantResult, load_lab
-from lsviz.runs.store import default_root
+from lsviz.runs.store import default_root, samples_root
 from lsviz.training.catalog import TASKS
 from lsviz.ui.keys import KEYS
 from lsviz.ui.links import link_page
-from lsviz.ui.state import colour_mode, samples_root
+from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 

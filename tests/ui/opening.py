@@ -9,6 +9,7 @@ from tests.conftest import REPOSITORY
 PAGES = {
     "explore": None,
     "launch": "lsviz/ui/pages/launch.py",
+    "runs": "lsviz/ui/pages/runs.py",
     "compare": "lsviz/ui/pages/compare.py",
     "layers": "lsviz/ui/pages/layers.py",
     "whatif": "lsviz/ui/pages/whatif.py",

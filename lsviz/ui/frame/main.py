@@ -15,13 +15,14 @@ from lsviz.ui.state import hidden
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "": ("explore",),
-    "Train": ("launch",),
+    "Train": ("launch", "runs"),
     "Look closer": ("compare", "layers", "whatif", "blame", "replay"),
     "Background": ("policies", "updates", "reproduce"),
 }
 PAGES: Final = tuple(name for names in SECTIONS.values() for name in names)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 HELP: Final = {
+    "runs": "Find, name, compare, export and delete runs",
     "compare": "Two to four runs side by side",
     "layers": "Where each layer's gradients lie, and what it loses",
     "whatif": "Which S should I use? Would BF16 have helped?",

@@ -5,11 +5,11 @@ import streamlit as st
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
 from lsviz.charts.views import view_shares
-from lsviz.runs.store import RunStore
+from lsviz.runs.store import RunStore, samples_root
 from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
-from lsviz.ui.state import run_store, samples_root
+from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,

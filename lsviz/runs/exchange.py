@@ -1,0 +1,341 @@
+"""Runs as files to hand on: one zip that another lsviz imports, or the tables for other programs.
+
+A zip from elsewhere is untrusted. Nothing in it is executed or unpickled, no name in it becomes a path that
+is not one of a run folder's own, and every size is bounded, as declared and as read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from lsviz.errors import UserError
+from lsviz.runs.files import RunFolderError, write_json
+from lsviz.runs.labels import LABELS, Labels
+from lsviz.runs.reader import (
+    MAX_JSON_BYTES,
+    MAX_PICTURE_BYTES,
+    Run,
+    RunError,
+    load_document,
+    open_run,
+)
+from lsviz.runs.schema import (
+    BY_STEP,
+    EXPONENTS_SCHEMA,
+    ORIGINAL,
+    PICTURE,
+    SCHEMA_VERSION,
+    STEPS_SCHEMA,
+    RunRecord,
+    RunStatus,
+)
+from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
+from lsviz.runs.store import RunStore
+from lsviz.runs.tables import csv_text
+from lsviz.runs.updatecheck import UPDATES_SCHEMA
+
+TABLE_FORMATS: Final = ("csv", "parquet")
+MAX_FILES: Final = 2_000
+MAX_BYTES: Final = 2_000_000_000
+"""Of all files of a run together, unpacked."""
+MAX_LOG_BYTES: Final = 1_000_000
+MAX_ROWS: Final = 50_000_000
+"""Of one table: a short file can declare more rows than any memory holds."""
+MAX_PICTURE_SIDE: Final = 4096
+
+_SCHEMAS: Final[dict[str, pa.Schema]] = {
+    "steps": STEPS_SCHEMA,
+    "exponents": EXPONENTS_SCHEMA,
+    "amax": AMAX_SCHEMA,
+    "outcomes": OUTCOMES_SCHEMA,
+    "updates": UPDATES_SCHEMA,
+}
+_PART: Final = re.compile(rf"({'|'.join(_SCHEMAS)})(-[0-9]{{6}})?\.parquet")
+_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
+    "run.json": RunRecord,
+    "status.json": RunStatus,
+    LABELS: Labels,
+}
+_LIMITS: Final[dict[str, int]] = {
+    **dict.fromkeys(_DOCUMENTS, MAX_JSON_BYTES),
+    PICTURE: MAX_PICTURE_BYTES,
+    ORIGINAL: MAX_PICTURE_BYTES,
+    "log.txt": MAX_LOG_BYTES,
+    BY_STEP: MAX_BYTES,
+}
+_RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_CHUNK: Final = 1 << 20
+
+
+class ExchangeError(UserError):
+    """A run can't be exported or imported; the message says why."""
+
+
+def export_zip(run: Run, file: IO[bytes]) -> None:
+    """Write an ended run into a zip: the known files of its folder, nothing else that lies there.
+
+    Raises:
+        ExchangeError: It is live.
+        RunError: Its JSON files can't be read.
+    """
+    _ = run.record
+    if run.status.live:
+        raise ExchangeError(f"{run.run_id} is still running: export it when it has ended")
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(p for p in run.path.iterdir() if _limit(p.name) and p.is_file()):
+            if path.is_symlink():
+                continue
+            packed = path.suffix in (".parquet", ".png")
+            info = zipfile.ZipInfo(path.name)  # of no date: the same run gives the same zip
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+            with path.open("rb") as source, archive.open(info, "w", force_zip64=True) as target:
+                if path.name == "log.txt":
+                    source.seek(max(0, path.stat().st_size - MAX_LOG_BYTES))
+                    target.write(source.read(MAX_LOG_BYTES))
+                else:
+                    shutil.copyfileobj(source, target, _CHUNK)
+
+
+def export_tables(run: Run, fmt: str) -> Iterator[tuple[str, bytes]]:
+    """Yield each table that has rows as a file: name and content.
+
+    In CSV a list (the 128 counts of a histogram, the layers of an outcome) is JSON in one cell.
+
+    Args:
+        run: The run.
+        fmt: ``csv`` or ``parquet``.
+
+    Raises:
+        ExchangeError: There is no such format.
+        RunError: The run can't be read.
+    """
+    if fmt not in TABLE_FORMATS:
+        raise ExchangeError(f"unknown format {fmt!r}; choose one of: zip, {', '.join(TABLE_FORMATS)}")
+    for name in _SCHEMAS:
+        frame: pd.DataFrame = getattr(run, name)()
+        if frame.empty:
+            continue
+        if fmt == "csv":
+            yield f"{name}.csv", csv_text(_flat(frame)).encode()
+        else:
+            sink = pa.BufferOutputStream()
+            table = pa.Table.from_pandas(frame, schema=_SCHEMAS[name], preserve_index=False)
+            pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
+            yield f"{name}.parquet", sink.getvalue().to_pybytes()
+
+
+def save_zip(run: Run, path: Path) -> None:
+    """Write `export_zip` to a file, as a whole or not at all.
+
+    Raises:
+        ExchangeError: The run is live.
+        RunFolderError: The file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                export_zip(run, file)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+
+
+def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
+    """Write `export_tables` into a folder, which is made, and return the files.
+
+    Raises:
+        ExchangeError: There is no such format.
+        RunFolderError: The folder can't be written.
+    """
+    written = []
+    try:
+        for name, content in export_tables(run, fmt):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            temporary.write_bytes(content)
+            written.append(temporary.replace(folder / name))
+    except OSError as error:
+        raise RunFolderError(f"can't write into {str(folder)!r}: {error.strerror}") from None
+    return written
+
+
+def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
+    """Unpack an exported run into the store's first root, under a fresh id where its own is taken.
+
+    A pin is left out: which run is the baseline is a choice of the place that it comes from.
+
+    Args:
+        file: The zip.
+        store: Where it goes, and whose ids are taken.
+        name: What errors call the file.
+
+    Raises:
+        ExchangeError: It is no exported run; nothing of it is kept.
+        RunFolderError: The root can't be written.
+    """
+    root = store.roots[0]
+    hidden = root / f".import-{secrets.token_hex(8)}.tmp"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir()
+        try:
+            _unpack(file, hidden)
+            return open_run(_settle(hidden, store))
+        finally:
+            if hidden.exists():
+                shutil.rmtree(hidden, ignore_errors=True)
+    except (ExchangeError, RunError) as error:
+        reason = str(error).removeprefix(f"{hidden.name}: ")
+        raise ExchangeError(f"{name!r} is no exported run: {reason}") from None
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
+        raise ExchangeError(f"{name!r} is no exported run: it is no whole zip ({error})") from None
+    except OSError as error:
+        raise RunFolderError(f"can't import into {str(root)!r} ({error.strerror or error})") from None
+
+
+def _limit(name: str) -> int:
+    """The most bytes that a file of that name may have; 0 where a run folder has no such file."""
+    return _LIMITS.get(name) or (MAX_BYTES if _PART.fullmatch(name) else 0)
+
+
+def _unpack(file: IO[bytes], folder: Path) -> None:
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        _check_entries(entries)
+        left = MAX_BYTES
+        for entry in entries:
+            most = min(_limit(entry.filename), left)
+            taken = 0
+            with archive.open(entry) as source, (folder / entry.filename).open("xb") as target:
+                while chunk := source.read(_CHUNK):
+                    taken += len(chunk)
+                    if taken > most:
+                        raise ExchangeError(f"{entry.filename} is larger than it says")
+                    target.write(chunk)
+            left -= taken
+    for path in sorted(folder.iterdir()):
+        _check_file(path)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    names = [entry.orig_filename for entry in entries]
+    if len(entries) > MAX_FILES:
+        raise ExchangeError(f"it holds {len(entries):,} files, more than {MAX_FILES:,}")
+    for entry, name in zip(entries, names, strict=True):
+        if not _limit(name) or name != entry.filename:
+            raise ExchangeError(f"{name[:80]!r} is no file of a run folder")
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            raise ExchangeError(f"{name!r} is a link or no plain file")
+        if entry.flag_bits & 1:
+            raise ExchangeError(f"{name!r} is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ExchangeError(f"{name!r} is compressed in an unknown way")
+        if entry.file_size > _limit(name):
+            raise ExchangeError(f"{name!r} has {entry.file_size:,} bytes, more than {_limit(name):,}")
+        if names.count(name) > 1:
+            raise ExchangeError(f"{name!r} stands in it twice")
+    total = sum(entry.file_size for entry in entries)
+    if total > MAX_BYTES:
+        raise ExchangeError(f"its files have {total:,} bytes together, more than {MAX_BYTES:,}")
+    for needed in ("run.json", "status.json"):
+        if needed not in names:
+            raise ExchangeError(f"{needed} is missing")
+
+
+def _check_file(path: Path) -> None:
+    if path.name in _DOCUMENTS:
+        _check_strict(path)
+        load_document(path, _DOCUMENTS[path.name])
+    elif path.suffix == ".parquet":
+        part = _PART.fullmatch(path.name)
+        _check_table(path, _SCHEMAS[part[1] if part else "exponents"])
+    elif path.suffix == ".png":
+        head = path.read_bytes()[:24]
+        sides = [int.from_bytes(head[at : at + 4]) for at in (16, 20)]
+        if not head.startswith(b"\x89PNG\r\n\x1a\n") or not all(0 < s <= MAX_PICTURE_SIDE for s in sides):
+            raise ExchangeError(f"{path.name} is no PNG picture of a usual size")
+
+
+def _check_strict(path: Path) -> None:
+    def refuse(constant: str) -> Any:
+        raise ExchangeError(f"{path.name} holds {constant}, which JSON does not have")
+
+    try:
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise ExchangeError(f"{path.name} is no JSON") from None
+
+
+def _check_table(path: Path, schema: pa.Schema) -> None:
+    try:
+        with pq.ParquetFile(path) as file:
+            found, rows = file.schema_arrow, file.metadata.num_rows
+        if sorted(found.names) != sorted(schema.names):
+            raise ExchangeError(f"{path.name} has other columns than a run's")
+        found.empty_table().select(schema.names).cast(schema)  # as reading does
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExchangeError(f"{path.name} is no table of a run ({reason})") from None
+    if rows > MAX_ROWS:
+        raise ExchangeError(f"{path.name} has {rows:,} rows, more than {MAX_ROWS:,}")
+
+
+def _settle(hidden: Path, store: RunStore) -> Path:
+    """Check the run as a whole and rename it into its place."""
+    record = load_document(hidden / "run.json", RunRecord)
+    if record.schema_version > SCHEMA_VERSION:
+        raise ExchangeError(f"it was written by a newer lsviz (schema {record.schema_version})")
+    try:
+        created = datetime.fromisoformat(record.created)
+    except ValueError:
+        raise ExchangeError(
+            f"created is no time such as 2026-01-31T12:00:00: {record.created[:40]!r}"
+        ) from None
+    if load_document(hidden / "status.json", RunStatus).live:
+        raise ExchangeError("it had not ended when it was exported")
+    labels = hidden / LABELS
+    if labels.exists():
+        kept = load_document(labels, Labels).model_copy(update={"pinned": False})
+        write_json(labels, kept.model_dump())
+    taken = {folder.name for folder in store.folders()}
+    run_id = record.run_id
+    if not _RUN_ID.fullmatch(run_id) or run_id in taken or (store.roots[0] / run_id).exists():
+        run_id = f"{created:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+        write_json(hidden / "run.json", record.model_copy(update={"run_id": run_id}).model_dump())
+    return hidden.rename(store.roots[0] / run_id)
+
+
+def _flat(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lists as JSON, so that a cell holds one text."""
+    flat = frame.copy(deep=False)
+    for name, kind in frame.dtypes.items():
+        if pd.api.types.is_object_dtype(kind):
+            flat[name] = [_cell(value) for value in frame[name]]
+    return flat
+
+
+def _cell(value: Any) -> Any:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return json.dumps(plain)

@@ -1,0 +1,41 @@
+"""Importing exported runs on Runs."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from lsviz.errors import UserError
+from lsviz.runs.exchange import import_zip
+from lsviz.runs.store import RunStore
+from lsviz.ui.state import set_url_list
+from lsviz.ui.text import plain
+
+_ROUND: Final = "import_round"
+
+
+def import_runs(store: RunStore) -> None:
+    """Offer to import zips; what came in is ticked in the table."""
+    with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs"):
+        st.markdown("Runs that **Export** or `lsviz export` wrote, one zip each.")
+        held = st.session_state.setdefault(_ROUND, 0)
+        files = st.file_uploader(
+            "Exported runs", type="zip", accept_multiple_files=True, key=f"imported-{held}"
+        )
+        if not st.button("Import them", key="import_now", type="primary", disabled=not files):
+            return
+        came, wrong = [], []
+        for file in files:
+            try:
+                came.append(import_zip(file, store, file.name))
+            except UserError as error:
+                wrong.append(str(error))
+        for reason in wrong:
+            st.error(plain(reason), icon=":material/broken_image:")
+        if came:
+            st.toast(f"{len(came)} {'run' if len(came) == 1 else 'runs'} imported.", icon=":material/check:")
+            set_url_list("marked", [run.run_id for run in came])
+        if came and not wrong:
+            st.session_state[_ROUND] = held + 1  # an empty field
+            st.rerun()

@@ -1,0 +1,184 @@
+"""What one can do with the runs that are ticked on Runs."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import streamlit as st
+
+from lsviz.analysis.compare import run_label
+from lsviz.errors import UserError
+from lsviz.jobs.removal import delete_run, refuse_to_delete
+from lsviz.report import report_html
+from lsviz.runs.exchange import TABLE_FORMATS, export_tables, export_zip
+from lsviz.runs.labelling import pin_run, set_labels
+from lsviz.runs.labels import MAX_NAME, MAX_TAG, MAX_TAGS, Labels
+from lsviz.runs.reader import Run
+from lsviz.runs.store import RunStore, is_sample
+from lsviz.ui.links import link_page
+from lsviz.ui.managing import names_of
+from lsviz.ui.state import MAX_COMPARED
+from lsviz.ui.text import plain
+
+_ASKED: Final = {"whatif": "What-if", "blame": "Blame", "replay": "Replay"}
+
+
+def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
+    """Offer what can be done with these runs."""
+    if not chosen:
+        st.caption("Tick rows to compare, name, export, report or delete runs.")
+        return
+    own = [run for run in chosen if not is_sample(run)]
+    with st.container(horizontal=True, vertical_alignment="center", key="run_actions"):
+        st.markdown(
+            plain(f"{len(chosen):,} ticked" if len(chosen) > 1 else _called(chosen[0])), width="content"
+        )
+        _links(chosen)
+        if len(chosen) == 1 and own:
+            _labelling(chosen[0], store)
+        if len(chosen) == 1:
+            _exports(chosen[0])
+        if len(chosen) <= MAX_COMPARED:
+            _report(chosen)
+        if own and st.button("Delete", icon=":material/delete:", key="delete_runs"):
+            _ask_to_delete(own)
+    samples = len(chosen) - len(own)
+    if samples:
+        what = (
+            "This is a shipped sample run" if len(chosen) == 1 else f"{samples:,} of them are shipped samples"
+        )
+        st.caption(f"{what}: read-only. Export it and import it again for a copy to name or delete.")
+
+
+def _links(chosen: Sequence[Run]) -> None:
+    if len(chosen) == 1:
+        run = chosen[0]
+        if run.status.live:
+            link_page("launch", "Watch", {"run": run.run_id})
+        for page, label in _ASKED.items():
+            link_page(page, label, {"seen": run.run_id})
+    elif len(chosen) <= MAX_COMPARED:
+        link_page("compare", "Compare", {"runs": ",".join(run.run_id for run in chosen)})
+
+
+def _labelling(run: Run, store: RunStore) -> None:
+    if st.button("Name and tags", icon=":material/label:", key="label_run"):
+        _edit_labels(run, store)
+    pinned = run.labels.pinned
+    if st.button(
+        "Unpin" if pinned else "Pin as baseline",
+        icon=":material/keep_off:" if pinned else ":material/keep:",
+        key="pin_run",
+        help="A task's baseline comes first on Compare, and new runs are shown beside it.",
+    ):
+        _try(lambda: pin_run(run, store, pinned=not pinned))
+
+
+def _exports(run: Run) -> None:
+    with st.popover("Export", icon=":material/download:", key="export_run"):
+        if run.status.live:
+            st.caption("It is still running: the whole of it can be exported when it has ended.")
+        else:
+            st.download_button(
+                "The run, as a zip to import elsewhere",
+                lambda: _zip_of(run),
+                f"{run.run_id}.zip",
+                "application/zip",
+                key="export_zip",
+                type="tertiary",
+                on_click="ignore",
+            )
+        for fmt in TABLE_FORMATS:
+            st.download_button(
+                f"Its tables, as {fmt.upper() if fmt == 'csv' else 'Parquet'}",
+                _tables_of(run, fmt),
+                f"{run.run_id}-{fmt}.zip",
+                "application/zip",
+                key=f"export_{fmt}",
+                type="tertiary",
+                on_click="ignore",
+            )
+
+
+def _report(chosen: Sequence[Run]) -> None:
+    st.download_button(
+        "Report",
+        lambda: report_html(chosen).encode(),
+        "lsviz-report.html",
+        "text/html",
+        key="report_runs",
+        icon=":material/description:",
+        help="One HTML file with every figure of these runs. It opens offline; making it takes a moment.",
+        on_click="ignore",
+    )
+
+
+def _zip_of(run: Run) -> bytes:
+    file = io.BytesIO()
+    export_zip(run, file)
+    return file.getvalue()
+
+
+def _tables_of(run: Run, fmt: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in export_tables(run, fmt):
+                archive.writestr(name, content)
+        return file.getvalue()
+
+    return make
+
+
+@st.dialog("Name and tags")
+def _edit_labels(run: Run, store: RunStore) -> None:
+    """Ask for a run's name and tags."""
+    st.caption(plain(f"{run_label(run.config)} on {run.config.task}, {run.run_id}"))
+    labels = run.labels
+    name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
+    known = {tag for other in store.list_runs() for tag in other.labels.tags}
+    tags = st.multiselect(
+        "Tags",
+        sorted(known | set(labels.tags)),
+        list(labels.tags),
+        key=f"tags-{run.run_id}",
+        max_selections=MAX_TAGS,
+        accept_new_options=True,
+        placeholder="Choose or type, then Enter",
+        help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
+    )
+    if st.button("Save", type="primary", key="save_labels"):
+        _try(lambda: set_labels(run, Labels.build(name=name, tags=tags, pinned=run.labels.pinned)))
+
+
+@st.dialog("Delete?")
+def _ask_to_delete(runs: Sequence[Run]) -> None:
+    """Ask once more, and say what stays."""
+    reasons = {run.run_id: refuse_to_delete(run) for run in runs}
+    going = [run for run in runs if reasons[run.run_id] is None]
+    for reason in filter(None, reasons.values()):
+        st.warning(plain(reason), icon=":material/lock:")
+    if not going:
+        return
+    number = "this run" if len(going) == 1 else f"these {len(going):,} runs"
+    st.markdown(f"Delete {number}? All that was recorded goes, and nothing brings it back.")
+    st.code(names_of([_called(run) for run in going]), language=None, wrap_lines=True)
+    if st.button("Delete", type="primary", icon=":material/delete:", key="delete_for_good"):
+        _try(lambda: [delete_run(run) for run in going])
+
+
+def _try(act: Callable[[], object]) -> None:
+    """Do it and draw the page anew, or say why not."""
+    try:
+        act()
+    except UserError as error:
+        st.error(plain(error))
+    else:
+        st.rerun()
+
+
+def _called(run: Run) -> str:
+    return run.labels.name or f"{run_label(run.config)} on {run.config.task}, {run.run_id}"
