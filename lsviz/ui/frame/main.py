@@ -14,7 +14,7 @@ from lsviz.ui.state import hidden
 
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "": ("explore",),
+    "": ("explore", "learn"),
     "Train": ("launch",),
     "Look closer": ("compare", "whatif", "blame", "replay"),
     "Background": ("policies", "updates", "reproduce"),
@@ -22,6 +22,7 @@ SECTIONS: Final[dict[str, tuple[str, ...]]] = {
 PAGES: Final = tuple(name for names in SECTIONS.values() for name in names)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 HELP: Final = {
+    "learn": "Eleven questions, each with a figure to play with",
     "compare": "Two to four runs side by side",
     "whatif": "Which S should I use? Would BF16 have helped?",
     "blame": "Which layer limits S? Why were steps skipped?",
