@@ -32,7 +32,7 @@ def policy_facts() -> dict[str, str]:
     return {
         "steps_to_zero": str(trace.scales.index(0.0) + 1),
         "first_scale": format_scale(parse_policy("gradscaler").loss_scale),
-        "growth_interval": "2,000",
+        "growth_interval": f"{parse_policy('gradscaler').growth_interval:,}",
         "smallest_fp16": format_scale(FP16.min_subnormal),
         "smallest_bf16": format_scale(BF16.min_subnormal),
         "digits_fp16": str(FP16.mantissa_bits + 1),

@@ -73,7 +73,13 @@ class Lesson(_Data):
     @property
     def facts(self) -> set[str]:
         """Names of the facts that its text asks for."""
-        texts = [self.intro, self.answer, self.experiment, *(option.reply for option in self.options)]
+        texts = [
+            self.intro,
+            self.question,
+            self.answer,
+            self.experiment,
+            *(option.reply for option in self.options),
+        ]
         return {name for text in texts for name in _PLACE.findall(text)}
 
 
@@ -92,9 +98,7 @@ def parse_lesson(text: str, name: str = "lesson") -> Lesson:
         raise LessonError(f"{name}: it should begin with settings between two lines of {_FENCE}")
     intro, found, answer = parts[2].partition(f"\n{ANSWER}\n")
     if not found:
-        raise LessonError(
-            f"{name}: a line '{ANSWER}' should part what comes before the prediction from the rest"
-        )
+        raise LessonError(f"{name}: a line '{ANSWER}' should follow what comes before the prediction")
     try:
         settings = tomllib.loads(parts[1])
     except tomllib.TOMLDecodeError as error:

@@ -69,7 +69,7 @@ def show_question(lesson: Lesson, facts: Mapping[str, str], number: int, of: int
         st.markdown(fill(lesson.intro, facts))
 
 
-def ask_prediction(lesson: Lesson) -> int | None:
+def ask_prediction(lesson: Lesson, facts: Mapping[str, str]) -> int | None:
     """Ask for a prediction.
 
     Returns:
@@ -80,7 +80,7 @@ def ask_prediction(lesson: Lesson) -> int | None:
     before = _answer_of(lesson.slug)
     with st.container(border=True):
         chosen = st.radio(
-            f"**Your prediction:** {lesson.question}",
+            f"**Your prediction:** {fill(lesson.question, facts)}",
             range(len(lesson.options)),
             index=before if before is not None and before >= 0 else None,
             format_func=lambda place: lesson.options[place].words,

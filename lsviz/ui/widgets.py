@@ -82,10 +82,10 @@ def show_pictures(views: Sequence[RunView]) -> None:
 
 def show_glossary() -> None:
     """Offer the words of the page."""
-    with st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings"):
-        with st.container(height=GLOSSARY_HEIGHT, border=False):
-            for word, meaning in load_glossary().items():
-                st.markdown(f"**{word}** {meaning}")
+    popover = st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings")
+    with popover, st.container(height=GLOSSARY_HEIGHT, border=False):
+        for word, meaning in load_glossary().items():
+            st.markdown(f"**{word}** {meaning}")
 
 
 def stop_without_runs(store: RunStore, title: str, words: str) -> None:

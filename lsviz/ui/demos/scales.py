@@ -24,7 +24,7 @@ from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
-STEPS: Final = 24
+STEPS: Final = 20
 FALLING: Final = ("gradscaler", "deepspeed", "megatron", "fairseq")
 SHOWN_STEPS: Final = 60
 NAN_FROM: Final = 10
@@ -46,12 +46,11 @@ def show_overflow() -> None:
         help="Click a step to make it overflow, and again to make it clean.",
     )
     interval = st.slider(
-        "Growth interval", 1, 12, 6, key="learn_interval", help="Clean steps before S doubles."
+        "Growth interval", 1, 12, 6, key="learn_interval", help="Clean steps until S doubles."
     )
     pattern = "".join("O" if step in set(clicked or []) else "." for step in range(STEPS))
-    text = f"gradscaler:growth_interval={interval}"
-    trace = trace_overflows(parse_policy(text), pattern)
-    _draw({text: parse_policy(text)}, {text: trace}, STEPS, "learn_trace")
+    policy = parse_policy(f"gradscaler:growth_interval={interval}")
+    _draw({"gradscaler": policy}, {"gradscaler": trace_overflows(policy, pattern)}, STEPS, "learn_trace")
 
 
 def show_to_zero() -> None:
@@ -71,7 +70,7 @@ def show_to_zero() -> None:
         default=FALLING[0],
         required=True,
         key="learn_falling",
-        help="Each library's own rule.",
+        help="Its own rule.",
     )
     name = chosen or FALLING[0]
     steps = SHOWN_STEPS if kind == "a large value" else NAN_STEPS
@@ -107,7 +106,7 @@ def show_window() -> None:
         value=scales[0],
         format_func=format_scale,
         key="learn_scale",
-        help="A constant loss scale.",
+        help="A constant.",
     )
     row = curve[curve["loss_scale"] == scale].iloc[0]
     spec = TASKS[CURVE_TASK]

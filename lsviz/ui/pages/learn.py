@@ -21,13 +21,11 @@ with page:
     facts = known_facts()
     show_question(lesson, facts, list(lessons).index(slug) + 1, len(lessons))
     if lesson.facts <= set(facts):
-        answer = ask_prediction(lesson)
+        answer = ask_prediction(lesson, facts)
         if answer is not None:
             show_answer(lesson, facts, answer)
     else:
-        st.info(
-            "This lesson is told from the shipped sample runs, which are not here.", icon=":material/info:"
-        )
+        st.info("It is told from the shipped sample runs, which are not here.", icon=":material/info:")
     show_neighbours(lessons, slug)
 with contents:
     show_contents(lessons, slug)
