@@ -12,6 +12,7 @@ PAGES_FOLDER: Final = Path(__file__).parent / "pages"
 
 _ICONS: Final = {
     "explore": ":material/insights:",
+    "learn": ":material/school:",
     "launch": ":material/play_arrow:",
     "runs": ":material/table_rows:",
     "compare": ":material/compare:",

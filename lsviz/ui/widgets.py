@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from lsviz.analysis.findings import RunShares, finding
+from lsviz.analysis.lessons import load_glossary
 from lsviz.analysis.view import RunView, early_step
 from lsviz.charts.views import spectra_figure, spectra_frame, view_labels
 from lsviz.runs.store import BrokenRun, RunStore
@@ -17,22 +18,7 @@ from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
-GLOSSARY: Final = {
-    "FP16": "A 16-bit floating-point format: 5 exponent bits, 10 mantissa bits. Largest value 65,504.",
-    "loss scale S": (
-        "The factor on the loss before the backward pass. It moves every gradient log₂ S binades "
-        "(doublings) up; the update divides by it again."
-    ),
-    "flushed": (
-        "Not zero in FP32, but zero in FP16: 2⁻²⁵ and everything smaller, what was already lost further "
-        "up, and the few sums that cancel in FP16."
-    ),
-    "subnormal": "Below 2⁻¹⁴: FP16 still holds it, with fewer and fewer digits down to 2⁻²⁴.",
-    "Inf": "65,520 and above rounds to infinity. A step with an Inf is skipped.",
-    "reference": "The gradients of the same weights and the same batch in FP32 with S = 1.",
-    "skipped step": "A step whose update was left out because a gradient was Inf or NaN.",
-}
-
+GLOSSARY_HEIGHT: Final = 460
 HOW_TO_READ: Final = "Dotted: what FP32 has. Filled: what the run keeps. Pale: what FP16 flushes to zero."
 
 _PLOTLY_CONFIG: Final = {
@@ -109,8 +95,9 @@ def show_pictures(views: Sequence[RunView]) -> None:
 
 def show_glossary() -> None:
     """Offer the words of the page."""
-    with st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings"):
-        for word, meaning in GLOSSARY.items():
+    popover = st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings")
+    with popover, st.container(height=GLOSSARY_HEIGHT, border=False):
+        for word, meaning in load_glossary().items():
             st.markdown(f"**{word}** {meaning}")
 
 

@@ -8,6 +8,7 @@ from tests.conftest import REPOSITORY
 
 PAGES = {
     "explore": None,
+    "learn": "lsviz/ui/pages/learn.py",
     "launch": "lsviz/ui/pages/launch.py",
     "runs": "lsviz/ui/pages/runs.py",
     "compare": "lsviz/ui/pages/compare.py",

@@ -14,7 +14,7 @@ from lsviz.ui.state import hidden
 
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "": ("explore",),
+    "": ("explore", "learn"),
     "Train": ("launch", "runs"),
     "Look closer": ("compare", "layers", "whatif", "blame", "replay"),
     "Background": ("policies", "updates", "reproduce"),
@@ -23,6 +23,7 @@ PAGES: Final = tuple(name for names in SECTIONS.values() for name in names)
 TITLES: Final = {name: name.capitalize() for name in PAGES} | {"whatif": "What-if"}
 HELP: Final = {
     "runs": "Find, name, compare, export and delete runs",
+    "learn": "Eleven questions, each with a figure to play with",
     "compare": "Two to four runs side by side",
     "layers": "Where each layer's gradients lie, and what it loses",
     "whatif": "Which S should I use? Would BF16 have helped?",
@@ -36,6 +37,7 @@ ICON: Final = Path(__file__).parents[1] / "icon.png"
 STYLE: Final = """
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
 .st-key-page_menu {position: fixed; top: .45rem; right: 1rem; width: auto; z-index: 999991}
+.st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 """
 
 
