@@ -28,11 +28,12 @@ PARTLY, WHOLLY = 2.0**-4, 2.0**-8
 
 def policy_facts() -> dict[str, str]:
     """Return what the policies' own rules come to."""
-    trace = trace_amax(parse_policy("gradscaler"), [math.nan] * NAN_STEPS)
+    gradscaler = parse_policy("gradscaler")
+    trace = trace_amax(gradscaler, [math.nan] * NAN_STEPS)
     return {
         "steps_to_zero": str(trace.scales.index(0.0) + 1),
-        "first_scale": format_scale(parse_policy("gradscaler").loss_scale),
-        "growth_interval": f"{parse_policy('gradscaler').growth_interval:,}",
+        "first_scale": format_scale(gradscaler.loss_scale),
+        "growth_interval": f"{gradscaler.to_dict()['growth_interval']:,}",
         "smallest_fp16": format_scale(FP16.min_subnormal),
         "smallest_bf16": format_scale(BF16.min_subnormal),
         "digits_fp16": str(FP16.mantissa_bits + 1),

@@ -42,7 +42,11 @@ class MetricLine:
 
 
 def metric_figure(
-    lines: Sequence[MetricLine], metric_name: str, mode: Mode, since: int | None = None
+    lines: Sequence[MetricLine],
+    metric_name: str,
+    mode: Mode,
+    since: int | None = None,
+    axis: str = "step",
 ) -> go.Figure:
     """Draw the metric over the steps: a line a variant, its seeds' range as a pale band.
 
@@ -51,6 +55,7 @@ def metric_figure(
         metric_name: Title of the axis.
         mode: ``light`` or ``dark``.
         since: The step from which one falls behind, marked; None for none.
+        axis: What the lines run over.
     """
     palette = PALETTES[mode]
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
@@ -71,7 +76,7 @@ def metric_figure(
         hovermode="closest",
         shapes=shapes,
         annotations=[*_end_labels(lines), *notes],
-        xaxis={"title": {"text": "step", "standoff": 6}, "showgrid": False, "rangemode": "tozero"},
+        xaxis={"title": {"text": literal(axis), "standoff": 6}, "showgrid": False, "rangemode": "tozero"},
         yaxis={"title": {"text": literal(metric_name), "standoff": 4}},
     )
     return figure

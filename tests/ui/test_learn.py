@@ -78,3 +78,22 @@ def test_without_samples_a_lesson_that_tells_of_them_says_so() -> None:
     app = open_page("learn", lesson="overflow")
     assert "told from the shipped sample runs" in words(app)
     assert charts(app) == 0
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize(
+    ("slug", "slider", "value", "said"),
+    [
+        ("overflow", "learn_interval", 1, "has S = 2²⁸"),
+        ("scheduler", "learn_first", 10, "0 updates are thrown away"),
+        ("accumulation", "learn_doubles", 16, "both are right"),
+        ("masters", "learn_update", -10, "1.977 in FP16"),
+    ],
+)
+def test_an_experiment_changes_what_is_found(slug: str, slider: str, value: int, said: str) -> None:
+    app = open_page("learn", lesson=slug)
+    app.radio(key=f"learn_guess-{slug}").set_value(0).run()
+    assert said not in words(app)
+    app.slider(key=slider).set_value(value).run()
+    assert not app.exception
+    assert said in words(app)

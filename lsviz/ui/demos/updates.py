@@ -45,11 +45,7 @@ def show_order() -> None:
 
 def show_adam() -> None:
     """The same for the ways to undo S, under SGD and Adam."""
-    left, right = st.columns(2)
-    optimizer = left.segmented_control(
-        "Optimizer", OPTIMIZERS, default="Adam", required=True, key="learn_optimizer", help="Each with FP16."
-    )
-    rules = right.pills(
+    rules = st.pills(
         "What undoes S",
         RULES,
         selection_mode="multi",
@@ -57,19 +53,24 @@ def show_adam() -> None:
         key="learn_rules",
         help="unscale: gradients times 1/S. fold-lr: the learning rate times 1/S. none: nothing.",
     )
-    _show_lab([f"{rule} ({optimizer})" for rule in rules or RULES], "learn_adam")
+    names = [f"{rule} ({optimizer})" for optimizer in OPTIMIZERS for rule in rules or RULES]
+    _show_lab(names, "learn_adam", panels=OPTIMIZERS)
 
 
-def _show_lab(names: list[str], key: str) -> None:
+def _show_lab(names: list[str], key: str, panels: tuple[str, ...] = ()) -> None:
     lab = shipped_lab()
     if lab is None:
         return
     rows = lab_frame(lab)
     rows = rows[rows["name"].isin(names)]
-    for row in rows.to_dict("records"):
-        st.markdown(f"- **{plain(row['name'])}** {plain(row['verdict'])}")
+    lines = [f"- **{plain(row['name'])}:** {plain(row['verdict'])}" for row in rows.to_dict("records")]
+    st.markdown("\n".join(lines))
     frame = error_curve_frame(lab)
     frame = frame[frame["name"].isin(names)]
+    for panel in panels:  # whatever is named so, in a panel of its own
+        frame = frame.assign(
+            group=frame["group"].mask(frame["name"].str.contains(f"({panel})", regex=False), panel)
+        )
     alt = f"Distance of the weights from float64's. {' '.join(rows['verdict'])}"
     show_figure(weight_error_figure(frame, colour_mode()), key, alt, frame)
     st.caption(f"{lab.task} at S = 1,024, a whole run a line, each beside its own update in float64.")
@@ -104,7 +105,7 @@ def show_accumulation() -> None:
     left, right = st.columns(2)
     batches = left.slider("Micro-batches", 2, 16, 8, key="learn_batches", help="Summed for one update.")
     after = right.slider(
-        "S doubles after", 1, 16, 3, key="learn_doubles", help="Clean micro-batches: the growth interval."
+        "S doubles after", 1, 16, 5, key="learn_doubles", help="Clean micro-batches: the growth interval."
     )
     frame = accumulation_frame(batches, after)
     lost = 1 - frame["each"].mean()
@@ -120,8 +121,7 @@ def show_accumulation() -> None:
         _line("update() once", palette.region_text[Region.NORMAL], frame["batch"], frame["once"]),
         _line("update() at each", palette.region_text[Region.FLUSHED], frame["batch"], frame["each"]),
     ]
-    figure = metric_figure(lines, "weight in the sum", colour_mode())
-    figure.update_layout(xaxis_title_text="micro-batch", yaxis_range=[0, 1.1])
+    figure = metric_figure(lines, "weight in the sum", colour_mode(), axis="micro-batch")
     show_figure(figure, "learn_accumulated", finding, frame)
 
 

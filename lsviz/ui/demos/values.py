@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.lessonfacts import PARTLY, WHOLLY
-from lsviz.analysis.view import common_steps, early_step
+from lsviz.analysis.view import common_steps
 from lsviz.charts.scalemap import scale_map_figure
 from lsviz.charts.views import spectra_figure, view_shares
 from lsviz.ui.demos.shipped import shipped_run, shipped_views
@@ -33,13 +33,13 @@ def show_formats() -> None:
         help="image-fit and shapes-ssd with a small factor on their loss.",
     )
     chosen = right.segmented_control(
-        "Cast to", FORMATS, default="BF16", required=True, key="learn_format", help="From FP32, at each S."
+        "Cast to", FORMATS, default="FP16", required=True, key="learn_format", help="From FP32, at each S."
     )
     run = shipped_run(task or "sigmoid-mlp", "none", loss_weight=CAST[task or "sigmoid-mlp"])
     if run is None:
         return
-    answer = answer_of(run, (chosen or "BF16").lower())
-    st.markdown(f"**{plain(answer.found.headline)}** {plain(answer.found.reason)}")
+    answer = answer_of(run, (chosen or "FP16").lower())
+    st.markdown(f"**{plain(answer.found.headline)}.** {plain(answer.found.reason)}")
     figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode())
     alt = f"Share that a cast to {chosen} would flush, by layer and S. {answer.found.reason}"
     show_figure(figure, "learn_formats", alt, answer.frame)
@@ -65,8 +65,10 @@ def show_harm() -> None:
     steps = common_steps(views)
     if not steps:
         return
-    first = early_step(steps, views[0].record.config.steps)
-    step = st.select_slider("Step", steps, value=first, key="learn_step", help="Recorded steps of the run.")
+    # Gradients shrink as it learns: the middle of the training stands for its mean.
+    step = st.select_slider(
+        "Step", steps, value=steps[len(steps) // 2], key="learn_step", help="Recorded steps of the run."
+    )
     shares = view_shares(views, step)
     words = finding(shares)
     st.markdown(f"**{plain(words)}**")
