@@ -148,7 +148,7 @@ def load_glossary(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def fill(text: str, facts: Mapping[str, str]) -> str:
-    """Put facts in the place of their names.
+    """Put facts in the place of their names, and keep numbers and their units in one line.
 
     Raises:
         LessonError: One is not known.
@@ -159,4 +159,4 @@ def fill(text: str, facts: Mapping[str, str]) -> str:
             raise LessonError(f"no fact is called {match[1]!r}")
         return facts[match[1]]
 
-    return _PLACE.sub(fact, text)
+    return _PLACE.sub(fact, text).replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0")

@@ -45,7 +45,7 @@ def _facts(root: str) -> dict[str, str]:
 
 def show_contents(lessons: Mapping[str, Lesson], slug: str) -> None:
     """List the lessons, those marked whose prediction was made in this session."""
-    with st.container(key="learn_contents", gap=None):
+    with st.container(key="learn_contents", gap="xsmall"):
         done = sum(_answer_of(name) is not None for name in lessons)
         st.caption(f"{done} of {len(lessons)} answered")
         for number, (name, lesson) in enumerate(lessons.items(), start=1):

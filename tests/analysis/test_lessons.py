@@ -86,7 +86,7 @@ def test_the_glossary_has_the_words_of_the_pages() -> None:
 
 
 def test_an_unknown_fact_is_told() -> None:
-    assert fill("S = {s}", {"s": "8"}) == "S = 8"
+    assert fill("S = {s}, {s} %", {"s": "8"}) == "S\u00a0=\u00a08, 8\u00a0%"
     with pytest.raises(LessonError, match="no fact is called 's'"):
         fill("S = {s}", {})
 

@@ -67,10 +67,10 @@ def _show_lab(names: list[str], key: str, panels: tuple[str, ...] = ()) -> None:
     st.markdown("\n".join(lines))
     frame = error_curve_frame(lab)
     frame = frame[frame["name"].isin(names)]
-    for panel in panels:  # whatever is named so, in a panel of its own
-        frame = frame.assign(
-            group=frame["group"].mask(frame["name"].str.contains(f"({panel})", regex=False), panel)
-        )
+    for panel in panels:  # what is named so goes into a panel of its own, which then says it
+        mine = frame["name"].str.endswith(f" ({panel})")
+        short = frame["name"].str.removesuffix(f" ({panel})")
+        frame = frame.assign(group=frame["group"].mask(mine, panel), name=short)
     alt = f"Distance of the weights from float64's. {' '.join(rows['verdict'])}"
     show_figure(weight_error_figure(frame, colour_mode()), key, alt, frame)
     st.caption(f"{lab.task} at S = 1,024, a whole run a line, each beside its own update in float64.")
