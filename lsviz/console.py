@@ -244,7 +244,8 @@ def differences_table(frame: pd.DataFrame) -> None:
     for label in frame.columns:
         table.add_column(Text(str(label)), justify="right", overflow="fold")
     for key, row in zip(frame.index, frame.astype(object).to_numpy(), strict=True):
-        table.add_row(Text(str(key).replace("_", " ")), *(Text(_cell(value)) for value in row))
+        told = format_scale if key == "final_loss_scale" else _cell
+        table.add_row(Text(str(key).replace("_", " ")), *(Text(told(v) if pd.notna(v) else "–") for v in row))
     open_console().print(table)
 
 

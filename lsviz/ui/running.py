@@ -32,10 +32,8 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         st.caption("Tick rows to compare, name, export, report or delete runs.")
         return
     own = [run for run in chosen if not is_sample(run)]
+    st.markdown(f"**{plain(_called(chosen[0]) if len(chosen) == 1 else f'{len(chosen):,} runs ticked')}**")
     with st.container(horizontal=True, vertical_alignment="center", key="run_actions"):
-        st.markdown(
-            plain(f"{len(chosen):,} ticked" if len(chosen) > 1 else _called(chosen[0])), width="content"
-        )
         _links(chosen)
         if len(chosen) == 1 and own:
             _labelling(chosen[0], store)
@@ -147,6 +145,7 @@ def _edit_labels(run: Run, store: RunStore) -> None:
         key=f"tags-{run.run_id}",
         max_selections=MAX_TAGS,
         accept_new_options=True,
+        select_all=False,
         placeholder="Choose or type, then Enter",
         help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
     )
