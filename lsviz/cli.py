@@ -36,7 +36,6 @@ from lsviz.console import (
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
-from lsviz.runs.reader import RunError
 from lsviz.runs.store import RunStore, default_root
 from lsviz.runs.writer import create_run
 from lsviz.training.catalog import find_task
@@ -176,22 +175,17 @@ def list_runs(
     as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder, newest first."""
-    from lsviz.analysis.compare import list_frame
-    from lsviz.jobs.manager import live_status
+    from lsviz.analysis.listing import runs_frame
 
     store = RunStore.at(runs or default_root())
-    pairs, broken = [], list(store.list_broken())
-    for found in store.list_runs():
-        try:
-            pairs.append((found.record, live_status(found)))
-        except RunError as error:
-            print_error(str(error))
-    frame = list_frame(pairs)
+    frame, problems = runs_frame(store.list_runs())
+    for problem in problems:
+        print_error(problem)
     if as_json:
         print_json(frame_records(frame))
     else:
         runs_table(frame, store.roots[0])
-    for bad in broken:
+    for bad in store.list_broken():
         print_error(bad.reason)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
@@ -152,9 +151,3 @@ def show_no_runs(store: RunStore) -> None:
     with take:
         import_runs(store)
     show_problems([], store.list_broken())
-
-
-def names_of(labels: Sequence[str]) -> str:
-    """Return a few names as a list to read, cut after three."""
-    head = ", ".join(labels[:3])
-    return head if len(labels) <= 3 else f"{head} and {len(labels) - 3:,} more"

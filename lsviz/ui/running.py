@@ -19,10 +19,11 @@ from lsviz.runs.labels import MAX_NAME, MAX_TAG, MAX_TAGS, Labels
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore, is_sample
 from lsviz.ui.links import link_page
-from lsviz.ui.managing import names_of
 from lsviz.ui.state import MAX_COMPARED
 from lsviz.ui.text import plain
 
+NAMED: Final = 6
+"""How many runs the question before a deletion names."""
 _ASKED: Final = {"whatif": "What-if", "blame": "Blame", "replay": "Replay"}
 
 
@@ -32,10 +33,8 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         st.caption("Tick rows to compare, name, export, report or delete runs.")
         return
     own = [run for run in chosen if not is_sample(run)]
+    st.markdown(f"**{plain(_called(chosen[0]) if len(chosen) == 1 else f'{len(chosen):,} runs ticked')}**")
     with st.container(horizontal=True, vertical_alignment="center", key="run_actions"):
-        st.markdown(
-            plain(f"{len(chosen):,} ticked" if len(chosen) > 1 else _called(chosen[0])), width="content"
-        )
         _links(chosen)
         if len(chosen) == 1 and own:
             _labelling(chosen[0], store)
@@ -147,6 +146,7 @@ def _edit_labels(run: Run, store: RunStore) -> None:
         key=f"tags-{run.run_id}",
         max_selections=MAX_TAGS,
         accept_new_options=True,
+        select_all=False,
         placeholder="Choose or type, then Enter",
         help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
     )
@@ -165,7 +165,9 @@ def _ask_to_delete(runs: Sequence[Run]) -> None:
         return
     number = "this run" if len(going) == 1 else f"these {len(going):,} runs"
     st.markdown(f"Delete {number}? All that was recorded goes, and nothing brings it back.")
-    st.code(names_of([_called(run) for run in going]), language=None, wrap_lines=True)
+    names = [_exactly(run) for run in going[:NAMED]]
+    names += [f"and {len(going) - NAMED:,} more"] if len(going) > NAMED else []
+    st.code("\n".join(names), language=None, wrap_lines=True)
     if st.button("Delete", type="primary", icon=":material/delete:", key="delete_for_good"):
         _try(lambda: [delete_run(run) for run in going])
 
@@ -181,4 +183,9 @@ def _try(act: Callable[[], object]) -> None:
 
 
 def _called(run: Run) -> str:
-    return run.labels.name or f"{run_label(run.config)} on {run.config.task}, {run.run_id}"
+    return run.labels.name or _exactly(run)
+
+
+def _exactly(run: Run) -> str:
+    name = f"{run.labels.name}, " if run.labels.name else ""
+    return f"{name}{run_label(run.config)} on {run.config.task}, {run.run_id}"
