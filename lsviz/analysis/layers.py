@@ -58,7 +58,9 @@ def layers_frame(
     recorded = chosen[~is_reference].reset_index(drop=True)
     reference = chosen.loc[is_reference, [*_KEYS, "numel", "zero", "counts"]]
     rows = recorded.merge(reference, on=_KEYS, how="left", suffixes=("", "_reference"))
-    rows = rows.merge(flushed_frame(chosen)[[*_KEYS, "flushed", "overflow"]], on=_KEYS, how="left")
+    told = flushed_frame(chosen)[[*_KEYS, "flushed", "overflow"]]
+    told = told.astype({name: rows[name].dtype for name in _KEYS})  # an empty one has no types
+    rows = rows.merge(told, on=_KEYS, how="left")
     compared = rows["numel_reference"].notna().to_numpy(bool)
     gone = rows["inf"].to_numpy(np.float64) + rows["nan"].to_numpy(np.float64)
     rows["overflow"] = rows["overflow"].fillna(pd.Series(gone / rows["numel"].clip(lower=1)))

@@ -12,22 +12,21 @@ import plotly.graph_objects as go
 from lsviz.charts.exponents import LEFT, RIGHT
 from lsviz.charts.layerparts import (
     HUES,
-    PALEST,
     TICK,
     VISIBLE,
     LayerFacet,
     exponent_ticks,
     facet_domain,
     facet_titles,
-    hue_colour,
     hue_of,
+    hue_scale,
+    hue_value,
     note,
     region_edges,
     region_shapes,
-    strength,
     visible,
 )
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, faded
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout
 from lsviz.exponents import MIN_EXPONENT
 from lsviz.formats import FloatFormat, Region
 
@@ -96,18 +95,13 @@ def _history_cells(
     kept = np.array([HUES.index(hue_of(e, False, fmt)) for e in VISIBLE])
     lost = np.array([row[LEFT - MIN_EXPONENT : RIGHT - MIN_EXPONENT] for row in layers["lost"]], bool)
     hue = np.where(lost.reshape(shape), HUES.index(Region.FLUSHED), kept[None])
-    level = (strength(shares) - PALEST) / (1 - PALEST)
-    scale = []
-    for i, name in enumerate(HUES):
-        colour, most = hue_colour(name, palette), len(HUES)
-        scale += [[i / most, faded(colour, PALEST)], [(i + 0.98) / most, colour], [(i + 1) / most, colour]]
     return go.Heatmap(
         x=steps,
         y=[e + 0.5 for e in VISIBLE],
-        z=np.where(shares > 0, hue + 0.98 * level, np.nan).T,
+        z=np.where(shares > 0, hue_value(hue, shares), np.nan).T,
         zmin=0,
         zmax=len(HUES),
-        colorscale=scale,
+        colorscale=hue_scale(palette),
         showscale=False,
         hoverongaps=False,
         customdata=shares.T,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.charts.exponents import LEFT, RIGHT
-from lsviz.charts.theme import Palette, literal, shortened
+from lsviz.charts.theme import Palette, faded, literal, shortened
 from lsviz.exponents import MIN_EXPONENT
 from lsviz.formats import FloatFormat, Region
 
@@ -52,12 +52,6 @@ def visible(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return inside
 
 
-def strength(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return how strong a share is drawn, from PALEST to 1, by its logarithm."""
-    power = np.log10(np.maximum(share, SMALLEST)) / -math.log10(SMALLEST) + 1
-    return np.asarray(PALEST + (1 - PALEST) * np.clip(power, 0, 1))
-
-
 def hue_of(exponent: int, lost: bool, fmt: FloatFormat) -> str:
     """Return what a cell's hue tells: its region, or that it was flushed, or kept though too small."""
     if lost:
@@ -71,6 +65,22 @@ def hue_of(exponent: int, lost: bool, fmt: FloatFormat) -> str:
 def hue_colour(hue: str, palette: Palette) -> str:
     """Return the colour of one of HUES."""
     return palette.neutral if hue == KEPT_BELOW else palette.regions[Region(hue)]
+
+
+def hue_scale(palette: Palette) -> list[list[Any]]:
+    """Return one colour scale for all hues, of values from 0 to the number of HUES (see `hue_value`)."""
+    scale = []
+    most = len(HUES)
+    for i, name in enumerate(HUES):
+        colour = hue_colour(name, palette)
+        scale += [[i / most, faded(colour, PALEST)], [(i + 0.98) / most, colour], [(i + 1) / most, colour]]
+    return scale
+
+
+def hue_value(hue: npt.ArrayLike, share: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return a cell's place on `hue_scale`: its hue's number, and its strength, by the log of its share."""
+    power = np.log10(np.maximum(share, SMALLEST)) / -math.log10(SMALLEST) + 1
+    return np.asarray(np.asarray(hue) + 0.98 * np.clip(power, 0, 1))
 
 
 def facet_domain(index: int, columns: int) -> tuple[float, float]:

@@ -14,18 +14,19 @@ from lsviz.analysis.findings import format_percent
 from lsviz.charts.exponents import LEFT, RIGHT
 from lsviz.charts.labels import row_axis, row_names
 from lsviz.charts.layerparts import (
+    HUES,
     KEPT_BELOW,
     TICK,
     LayerFacet,
     exponent_ticks,
     facet_domain,
     facet_titles,
-    hue_colour,
     hue_of,
+    hue_scale,
+    hue_value,
     note,
     region_edges,
     region_shapes,
-    strength,
     visible,
 )
 from lsviz.charts.theme import (
@@ -35,7 +36,6 @@ from lsviz.charts.theme import (
     Mode,
     Palette,
     base_layout,
-    faded,
     literal,
 )
 from lsviz.exponents import MIN_EXPONENT
@@ -86,7 +86,7 @@ def layers_figure(
         axes[f"yaxis{axis}"] = {**rows, "anchor": f"x{axis}", **more}
         cells = _row_cells(facet.layers, names, labels, RIGHT + room, palette, fmt)
         place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-        traces += [_bars(cells, place), _row_words(facet.layers, names, len(facets), palette, place)]
+        traces += [_bars(cells, palette, place), _row_words(facet.layers, names, len(facets), palette, place)]
         shapes += region_shapes(axis, "x", palette, fmt)
         notes += facet_titles(facet, left, len(facets), palette)
         notes += _region_names(axis, len(facets), palette, fmt)
@@ -115,10 +115,10 @@ class _Cells:
     base: list[float]
     length: list[float]
     row: list[int]
-    colour: list[str]
+    colour: list[float]
     told: list[tuple[str, str]]
 
-    def add(self, base: float, end: float, row: int, colour: str, told: tuple[str, str]) -> None:
+    def add(self, base: float, end: float, row: int, colour: float, told: tuple[str, str]) -> None:
         self.base.append(base)
         self.length.append(end - base)
         self.row.append(row)
@@ -146,24 +146,30 @@ def _row_cells(
             for column in np.flatnonzero(shares[0]).tolist():
                 exponent = LEFT + column
                 if exponent > reached:
-                    cells.add(reached, exponent, place, _CLEAR, (name, told))
+                    cells.add(reached, exponent, place, np.nan, (name, told))
                 share = float(shares[0, column])
                 hue = hue_of(exponent, bool(lost[exponent - MIN_EXPONENT]), fmt)
-                colour = faded(hue_colour(hue, palette), float(strength(share)))
+                colour = float(hue_value(HUES.index(hue), share))
                 cells.add(exponent, exponent + 1, place, colour, (name, _hover(label, exponent, share, hue)))
                 reached = exponent + 1
-        cells.add(reached, end, place, _CLEAR, (name, told))
+        cells.add(reached, end, place, np.nan, (name, told))
     return cells
 
 
-def _bars(cells: _Cells, place: dict[str, str]) -> go.Bar:
+def _bars(cells: _Cells, palette: Palette, place: dict[str, str]) -> go.Bar:
     return go.Bar(
         orientation="h",
-        base=cells.base,
-        x=cells.length,
-        y=cells.row,
+        base=np.array(cells.base),
+        x=np.array(cells.length),
+        y=np.array(cells.row),
         width=0.88,
-        marker={"color": cells.colour, "line": {"width": 0}},
+        marker={
+            "color": np.array(cells.colour),
+            "cmin": 0,
+            "cmax": len(HUES),
+            "colorscale": hue_scale(palette),
+            "line": {"width": 0},
+        },
         unselected={"marker": {"opacity": 1}},
         customdata=cells.told,
         hovertemplate="%{customdata[1]}<extra></extra>",

@@ -196,13 +196,7 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     """Draw one layer over the steps."""
     facets = []
     for run, facet in zip(maps.runs, maps.facets, strict=True):
-        layers = layers_frame(
-            _history(*_version(run), layer, shown.kind, shown.expected, run),
-            shown.kind,
-            FP16,
-            expected=shown.expected,
-            half=run.config.precision == "fp16",
-        )
+        layers = _history(*_version(run), layer, shown.kind, shown.expected, run)
         facets.append(LayerFacet(facet.title, "", facet.colour, layers))
     figure = layer_history_figure(facets, step, colour_mode(), FP16)
     name = row_names([layer])[0]
@@ -245,4 +239,5 @@ def _at_step(path: str, updated: float, step: int, _run: Run) -> pd.DataFrame:
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _history(path: str, updated: float, tensor: str, kind: str, expected: bool, _run: Run) -> pd.DataFrame:
     rows = _run.exponents(tensor=tensor, kind=kind, columns=LAYER_COLUMNS)
-    return thinned_steps(rows, compared=expected)
+    half = _run.config.precision == "fp16"
+    return layers_frame(thinned_steps(rows, compared=expected), kind, FP16, expected=expected, half=half)
