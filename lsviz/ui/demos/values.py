@@ -10,7 +10,7 @@ from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.lessonfacts import PARTLY, WHOLLY
 from lsviz.analysis.view import common_steps
 from lsviz.charts.scalemap import scale_map_figure
-from lsviz.charts.views import spectra_figure, view_shares
+from lsviz.charts.views import spectra_figure, spectra_frame, view_shares
 from lsviz.ui.demos.shipped import shipped_run, shipped_views
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
@@ -72,7 +72,8 @@ def show_harm() -> None:
     shares = view_shares(views, step)
     words = finding(shares)
     st.markdown(f"**{plain(words)}**")
+    figure = spectra_figure(views, shares, step, colour_mode())
     show_figure(
-        spectra_figure(views, shares, step, colour_mode()), "learn_harm", f"Exponents at step {step}. {words}"
+        figure, "learn_harm", f"Exponents at step {step}. {words}", lambda: spectra_frame(views, step)
     )
     show_pictures(views)
