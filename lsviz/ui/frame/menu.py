@@ -9,11 +9,10 @@ from lsviz.ui.state import hidden, hide
 from lsviz.ui.widgets import show_glossary
 
 SHORTCUTS = {
-    "←  →": "one recorded step back or on, where a page has steps",
-    "Ctrl + Enter": "start the run that Launch's form describes",
-    "Tab, arrows": "move between and within controls; every one of them can be reached",
+    "Tab": "from one control to the next; all can be reached",
+    "←  →": "in a slider that has the focus: one place back or on",
     "double click": "in a figure: back from a zoom",
-    "C": "Streamlit's own: clear caches. R: run the page again.",
+    "R": "run the page again",
 }
 
 
