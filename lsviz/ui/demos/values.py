@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.findings import finding, format_scale
@@ -72,7 +73,13 @@ def show_harm() -> None:
     shares = view_shares(views, step)
     words = finding(shares)
     st.markdown(f"**{plain(words)}**")
-    show_figure(
-        spectra_figure(views, shares, step, colour_mode()), "learn_harm", f"Exponents at step {step}. {words}"
+    figure = spectra_figure(views, shares, step, colour_mode())
+    table = pd.DataFrame(
+        [
+            {"policy": share.policy, "step": step, "layer": layer, "flushed": flushed}
+            for share in shares
+            for layer, flushed in share.flushed.items()
+        ]
     )
+    show_figure(figure, "learn_harm", f"Exponents at step {step}. {words}", table)
     show_pictures(views)
