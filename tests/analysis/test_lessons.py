@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.ui.frame.main import PAGES
 from lsviz.ui.keys import KEYS
-from tests.conftest import SAMPLES
+from tests.conftest import REPOSITORY, SAMPLES
 
 TEXT = (FOLDER / "01-overflow.md").read_text(encoding="utf-8")
 
@@ -34,6 +35,13 @@ def test_there_are_eleven_lessons_and_every_fact_in_them_is_known() -> None:
     for lesson in lessons.values():
         assert lesson.facts <= set(known), lesson.slug
         assert lesson.title.endswith("?")
+
+
+def test_every_file_of_the_folder_is_packaged() -> None:
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    patterns = settings["tool"]["setuptools"]["package-data"]["lsviz"]
+    files = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
+    assert set(FOLDER.iterdir()) <= files
 
 
 def test_links_of_lessons_lead_to_pages_and_keys_that_there_are() -> None:

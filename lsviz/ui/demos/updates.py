@@ -73,7 +73,7 @@ def _show_lab(names: list[str], key: str, panels: tuple[str, ...] = ()) -> None:
         frame = frame.assign(group=frame["group"].mask(mine, panel), name=short)
     alt = f"Distance of the weights from float64's. {' '.join(rows['verdict'])}"
     show_figure(weight_error_figure(frame, colour_mode()), key, alt, frame)
-    st.caption(f"{lab.task} at S = 1,024, a whole run a line, each beside its own update in float64.")
+    st.caption(f"{lab.task}, {lab.policy}: a whole run a line, each beside its own update in float64.")
 
 
 def show_schedule() -> None:
