@@ -13,12 +13,15 @@ from lsviz.ui.state import set_url_list
 from lsviz.ui.text import plain
 
 _ROUND: Final = "import_round"
+_WRONG: Final = "import_errors"
 
 
 def import_runs(store: RunStore) -> None:
     """Offer to import zips; what came in is ticked in the table."""
     with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs"):
         st.markdown("Runs that **Export** or `lsviz export` wrote, one zip each.")
+        for reason in st.session_state.pop(_WRONG, []):
+            st.error(plain(reason), icon=":material/broken_image:")
         held = st.session_state.setdefault(_ROUND, 0)
         files = st.file_uploader(
             "Exported runs", type="zip", accept_multiple_files=True, key=f"imported-{held}"
@@ -31,11 +34,9 @@ def import_runs(store: RunStore) -> None:
                 came.append(import_zip(file, store, file.name))
             except UserError as error:
                 wrong.append(str(error))
-        for reason in wrong:
-            st.error(plain(reason), icon=":material/broken_image:")
         if came:
             st.toast(f"{len(came)} {'run' if len(came) == 1 else 'runs'} imported.", icon=":material/check:")
             set_url_list("marked", [run.run_id for run in came])
-        if came and not wrong:
-            st.session_state[_ROUND] = held + 1  # an empty field
-            st.rerun()
+        st.session_state[_WRONG] = wrong
+        st.session_state[_ROUND] = held + 1  # an empty field: nothing is imported twice
+        st.rerun()

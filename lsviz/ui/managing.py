@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Final
 
 import pandas as pd
 import streamlit as st
 
+from lsviz.analysis.compare import run_label
+from lsviz.jobs.manager import live_status
+from lsviz.runs.reader import Run, RunError
 from lsviz.runs.store import RunStore
 from lsviz.ui.importing import import_runs
 from lsviz.ui.links import link_page
@@ -21,6 +25,8 @@ COLUMNS: Final = (
 )  # fmt: skip
 MAX_ROWS_SHOWN: Final = 14
 MAX_IN_URL: Final = 20
+MAX_LIVE: Final = 3
+REFRESH_SECONDS: Final = 2.0
 _ROW_PX: Final = 35
 
 
@@ -52,17 +58,24 @@ def title_of(found: pd.DataFrame, frame: pd.DataFrame, asked: str) -> str:
     return plain(f"{title}, {live} under way" if live else title)
 
 
-def show_live(found: pd.DataFrame) -> None:
-    """Link to what is under way, where there is something."""
-    live = found[found["state"].isin(["queued", "running"])]
-    for row in live.head(3).to_dict("records"):
-        share = min(1.0, row["step"] / max(1, row["steps"]))
-        name = row["name"] or f"{row['policy']} on {row['task']}"
-        text = plain(f"{name}: {row['state']}, step {row['step']:,} of {row['steps']:,}")
+def show_live(runs: Sequence[Run]) -> None:
+    """Show how far runs that are under way have come, and keep that fresh; the table waits for a click."""
+    if runs:
+        st.fragment(run_every=REFRESH_SECONDS)(_show_live)(runs[:MAX_LIVE])
+
+
+def _show_live(runs: Sequence[Run]) -> None:
+    for run in runs:
+        try:
+            status = live_status(run)
+        except RunError:  # deleted since
+            continue
+        name = run.labels.name or f"{run_label(run.config)} on {run.config.task}"
+        text = plain(f"{name}: {status.state}, step {status.step:,} of {status.steps:,}")
         bar, link = st.columns([10, 2], vertical_alignment="center")
-        bar.progress(share, text=text)
+        bar.progress(min(1.0, status.step / max(1, status.steps)), text=text)
         with link:
-            link_page("launch", "Watch it", {"run": row["run_id"]})
+            link_page("launch", "Watch it" if status.live else "See it", {"run": run.run_id})
 
 
 def show_runs(found: pd.DataFrame) -> list[str]:
@@ -116,7 +129,7 @@ def _column_config() -> dict[str, object]:
         "state": config.TextColumn(width=75),
         "metric": config.NumberColumn(format="%.3f", width=70),
         "metric_name": config.TextColumn("of", help="What the metric is.", width=75),
-        "step": config.TextColumn("steps", help="Steps done.", width=65),
+        "step": config.TextColumn("steps", help="Steps done.", width=85),
         "skipped_steps": config.NumberColumn(
             "skipped", help="Steps left out because a gradient was Inf or NaN.", width=70
         ),

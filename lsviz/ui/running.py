@@ -46,10 +46,11 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
             _ask_to_delete(own)
     samples = len(chosen) - len(own)
     if samples:
-        what = (
-            "This is a shipped sample run" if len(chosen) == 1 else f"{samples:,} of them are shipped samples"
+        words = (
+            "One of them is a shipped sample" if samples == 1 else f"{samples:,} of them are shipped samples"
         )
-        st.caption(f"{what}: read-only. Export it and import it again for a copy to name or delete.")
+        words = "This is a shipped sample run" if len(chosen) == 1 else words
+        st.caption(f"{words}: read-only. Export and import one for a copy to name or delete.")
 
 
 def _links(chosen: Sequence[Run]) -> None:

@@ -76,5 +76,4 @@ def show_harm() -> None:
     show_figure(
         figure, "learn_harm", f"Exponents at step {step}. {words}", lambda: spectra_frame(views, step)
     )
-    show_figure(figure, "learn_harm", f"Exponents at step {step}. {words}", table)
     show_pictures(views)

@@ -24,10 +24,11 @@ with import_column:
     import_runs(store)
 found = search_runs(frame, asked)
 heading.header(title_of(found, frame, asked))
-show_live(found)
+by_id = {run.run_id: run for run in runs}
+under_way = found.loc[found["state"].isin(["queued", "running"]), "run_id"]
+show_live([by_id[run_id] for run_id in under_way])
 if found.empty:
     show_no_match(asked)
 else:
-    by_id = {run.run_id: run for run in runs}
     show_actions([by_id[run_id] for run_id in show_runs(found)], store)
 show_problems([], store.list_broken(), problems)
