@@ -69,7 +69,7 @@ def layers_figure(
     """
     palette = PALETTES[mode]
     labels = row_names(names)
-    room = 11 if len(facets) == 1 else 17  # exponents' worth of space for the words
+    room = 11 if len(facets) == 1 else 19  # exponents' worth of space for the words
     traces: list[Any] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
