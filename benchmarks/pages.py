@@ -36,17 +36,16 @@ PAGES = {
 ROUNDS = 3
 MAP = ".st-key-layers_map .js-plotly-plot"
 HISTORY = ".st-key-layer_history .js-plotly-plot"
-# From the key or button that goes down to the frame after the figure's data are others.
+# From the key or button that goes down to the frame in which the figure is drawn otherwise.
 WATCH = """selector => {
-  const data = () => document.querySelector(selector)?.data;
-  const before = JSON.stringify([data(), document.querySelector(selector)?.layout?.shapes]);
+  const drawn = () => document.querySelector(selector + ' .cartesianlayer')?.innerHTML;
+  const before = drawn();
   window.lsvizActed = window.lsvizDrawn = 0;
   const acted = () => { window.lsvizActed ||= performance.now(); };
   for (const kind of ['keydown', 'mousedown']) addEventListener(kind, acted, { capture: true, once: true });
   const look = () => {
-    const now = data() && JSON.stringify([data(), document.querySelector(selector).layout?.shapes]);
-    const drawn = document.querySelector(selector + ' .main-svg');
-    if (window.lsvizActed && drawn && now && now !== before) window.lsvizDrawn = performance.now();
+    const now = drawn();
+    if (window.lsvizActed && now && now !== before) window.lsvizDrawn = performance.now();
     else requestAnimationFrame(look);
   };
   look();

@@ -48,6 +48,8 @@ _ROW_PX: Final = (17, 34)
 _ROWS_PX: Final = 560
 _TOP, _BOTTOM = 66, 50
 _CLEAR: Final = "rgba(0,0,0,0)"
+_GAP: Final = -1.0
+"""In place of a cell's hue: Plotly draws a bar without a number in grey."""
 
 
 def layers_figure(
@@ -67,7 +69,7 @@ def layers_figure(
     """
     palette = PALETTES[mode]
     labels = row_names(names)
-    room = 11 if len(facets) == 1 else 17  # exponents' worth of space for the words
+    room = 11 if len(facets) == 1 else 19  # exponents' worth of space for the words
     traces: list[Any] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
@@ -146,13 +148,13 @@ def _row_cells(
             for column in np.flatnonzero(shares[0]).tolist():
                 exponent = LEFT + column
                 if exponent > reached:
-                    cells.add(reached, exponent, place, np.nan, (name, told))
+                    cells.add(reached, exponent, place, _GAP, (name, told))
                 share = float(shares[0, column])
                 hue = hue_of(exponent, bool(lost[exponent - MIN_EXPONENT]), fmt)
                 colour = float(hue_value(HUES.index(hue), share))
                 cells.add(exponent, exponent + 1, place, colour, (name, _hover(label, exponent, share, hue)))
                 reached = exponent + 1
-        cells.add(reached, end, place, np.nan, (name, told))
+        cells.add(reached, end, place, _GAP, (name, told))
     return cells
 
 
@@ -165,9 +167,9 @@ def _bars(cells: _Cells, palette: Palette, place: dict[str, str]) -> go.Bar:
         width=0.88,
         marker={
             "color": np.array(cells.colour),
-            "cmin": 0,
+            "cmin": _GAP,
             "cmax": len(HUES),
-            "colorscale": hue_scale(palette),
+            "colorscale": _scale_with_gaps(palette),
             "line": {"width": 0},
         },
         unselected={"marker": {"opacity": 1}},
@@ -175,6 +177,12 @@ def _bars(cells: _Cells, palette: Palette, place: dict[str, str]) -> go.Bar:
         hovertemplate="%{customdata[1]}<extra></extra>",
         **place,
     )
+
+
+def _scale_with_gaps(palette: Palette) -> list[list[Any]]:
+    whole = len(HUES) - _GAP
+    hues = [[(place * len(HUES) - _GAP) / whole, colour] for place, colour in hue_scale(palette)]
+    return [[0, _CLEAR], [0.98 * hues[0][0], _CLEAR], *hues]
 
 
 def _row_words(

@@ -62,8 +62,11 @@ def test_cells_are_the_shares_and_their_hue_what_became_of_them(unscaled_run: Ru
     (bars, words) = layers_figure([shown], NAMES, "", "light", FP16).data
     shares = dict(zip(shown.layers["tensor"], shown.layers["shares"], strict=True))["layer3"]
     cells = {b: c for b, y, c in zip(bars.base, bars.y, bars.marker.color, strict=True) if y == 2}
-    drawn = {e: c for e, c in cells.items() if not math.isnan(c)}
+    drawn = {e: c for e, c in cells.items() if c >= 0}
     assert set(drawn) == {e for e in range(LEFT, RIGHT) if shares[e + 80] > 0 or (e == LEFT and e in drawn)}
+    scale = bars.marker.colorscale
+    assert bars.marker.cmin == min(cells.values()) == -1
+    assert [colour for place, colour in scale if place < 0.16] == ["rgba(0,0,0,0)"] * 1
     at_26 = hue_value(HUES.index(Region.FLUSHED), shares[-26 + 80])
     assert drawn[-26] == pytest.approx(float(at_26))
     assert all("flushed" in text for text in words.text)
