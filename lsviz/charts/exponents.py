@@ -199,31 +199,38 @@ def _axis_title(palette: Palette) -> dict[str, Any]:
     }
 
 
-def _edges(fmt: FloatFormat) -> list[tuple[Region, float, float]]:
-    """Each region's ends on the log2 axis.
+def region_edges(
+    fmt: FloatFormat, *, left: float = LEFT, right: float = RIGHT, shift: float = 0.0
+) -> list[tuple[Region, float, float]]:
+    """Return each region's ends on a log2 axis.
 
     Half the smallest subnormal still rounds up to it, and values past the overflow limit become Inf.
+
+    Args:
+        fmt: The format.
+        left: Where the axis begins.
+        right: Where it ends.
+        shift: log2 of what the axis's values are still to be multiplied by, where they are unscaled.
     """
-    edges = [LEFT, math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit), RIGHT]
+    inner = (math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit))
+    edges = [left, *(min(max(edge - shift, left), right) for edge in inner), right]
     return list(zip(Region, edges, edges[1:], strict=False))
 
 
+def band(region: Region, palette: Palette, **place: Any) -> dict[str, Any]:
+    """Return the shape that shades a region behind the data; place holds its references and ends."""
+    return {
+        "type": "rect",
+        "layer": "below",
+        "fillcolor": palette.bands[region],
+        "line": {"width": 0},
+        **place,
+    }
+
+
 def _bands(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "rect",
-            "layer": "below",
-            "xref": f"x{axis}",
-            "yref": f"y{axis} domain",
-            "x0": left,
-            "x1": right,
-            "y0": 0,
-            "y1": 1,
-            "fillcolor": palette.bands[region],
-            "line": {"width": 0},
-        }
-        for region, left, right in _edges(fmt)
-    ]
+    place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
+    return [band(region, palette, x0=left, x1=right, **place) for region, left, right in region_edges(fmt)]
 
 
 def _band_labels(
@@ -240,7 +247,7 @@ def _band_labels(
             "showarrow": False,
             "font": {"size": 12 if names is REGION_LABELS else 11, "color": palette.region_text[region]},
         }
-        for region, left, right in _edges(fmt)
+        for region, left, right in region_edges(fmt)
     ]
 
 

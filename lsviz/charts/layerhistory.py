@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.exponents import LEFT, RIGHT
+from lsviz.charts.exponents import LEFT, RIGHT, region_edges
 from lsviz.charts.layerparts import (
     HUES,
     TICK,
@@ -22,7 +22,6 @@ from lsviz.charts.layerparts import (
     hue_scale,
     hue_value,
     note,
-    region_edges,
     region_shapes,
     visible,
 )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lsviz.charts.exponents import LEFT, RIGHT
+from lsviz.charts.exponents import LEFT, RIGHT, band, region_edges
 from lsviz.charts.theme import Palette, faded, literal, shortened
 from lsviz.exponents import MIN_EXPONENT
 from lsviz.formats import FloatFormat, Region
@@ -101,12 +101,6 @@ def exponent_ticks(every: int) -> dict[str, Any]:
     }
 
 
-def region_edges(fmt: FloatFormat) -> list[tuple[Region, float, float]]:
-    """Return each region's ends: half the smallest subnormal still rounds up to it."""
-    edges = [LEFT, math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit), RIGHT]
-    return list(zip(Region, edges, edges[1:], strict=False))
-
-
 def region_shapes(axis: str, along: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
     """Return the bands behind the cells, and a line at each edge before them."""
     across = "y" if along == "x" else "x"
@@ -114,15 +108,12 @@ def region_shapes(axis: str, along: str, palette: Palette, fmt: FloatFormat) -> 
     ends = {f"{across}0": 0, f"{across}1": 1}
     shapes = []
     for region, low, high in region_edges(fmt):
-        band = {f"{along}0": low, f"{along}1": high, **ends, **place}
-        shapes.append(
-            {"type": "rect", "layer": "below", "fillcolor": palette.bands[region], "line": {"width": 0}}
-            | band
-        )
+        span = {f"{along}0": low, f"{along}1": high, **ends, **place}
+        shapes.append(band(region, palette, **span))
         if low > LEFT:
             dash = "dot" if region is Region.NORMAL else "solid"
             line = {"color": palette.text, "width": 1, "dash": dash}
-            shapes.append({"type": "line", "line": line} | band | {f"{along}1": low})
+            shapes.append({"type": "line", "line": line} | span | {f"{along}1": low})
     return shapes
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
-from lsviz.charts.exponents import LEFT, RIGHT
+from lsviz.charts.exponents import LEFT, RIGHT, region_edges
 from lsviz.charts.labels import row_axis, row_names
 from lsviz.charts.layerparts import (
     HUES,
@@ -25,7 +25,6 @@ from lsviz.charts.layerparts import (
     hue_scale,
     hue_value,
     note,
-    region_edges,
     region_shapes,
     visible,
 )

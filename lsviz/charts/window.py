@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.window import ALL, WINDOW_SCALES, window_finding
+from lsviz.charts.exponents import band, region_edges
 from lsviz.charts.labels import row_names
 from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout
 from lsviz.formats import FloatFormat, Region
@@ -115,14 +116,6 @@ def _bars(spectrum: pd.DataFrame, rows: Sequence[str]) -> go.Bar:
     )
 
 
-def _edges(fmt: FloatFormat, scale: float) -> list[tuple[Region, float, float]]:
-    """Each region's ends on the axis of unscaled values."""
-    shift = math.log2(scale)
-    inner = (math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit))
-    ends = [LEFT, *(min(max(edge - shift, LEFT), RIGHT) for edge in inner), RIGHT]
-    return list(zip(Region, ends, ends[1:], strict=False))
-
-
 def _colour_ends(fmt: FloatFormat, scale: float) -> tuple[float, float]:
     shift = math.log2(scale)
     return math.log2(fmt.flush_limit) - FAR - shift, fmt.max_exponent + 1 + FAR - shift
@@ -142,21 +135,10 @@ def _place(
     shares: pd.DataFrame, rows: Sequence[str], fmt: FloatFormat, scale: float, palette: Palette
 ) -> dict[str, Any]:
     """What moves: regions, their names, each row's share and the sentence, at one S."""
-    edges = _edges(fmt, scale)
+    edges = region_edges(fmt, left=LEFT, right=RIGHT, shift=math.log2(scale))
     here = shares[shares["scale"] == scale].set_index("layer")
     shapes = [
-        {
-            "type": "rect",
-            "layer": "below",
-            "xref": "x",
-            "yref": "paper",
-            "x0": left,
-            "x1": right,
-            "y0": 0,
-            "y1": 1,
-            "fillcolor": palette.bands[region],
-            "line": {"width": 0},
-        }
+        band(region, palette, xref="x", yref="paper", x0=left, x1=right, y0=0, y1=1)
         for region, left, right in edges
     ]
     names = [
