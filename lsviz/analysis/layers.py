@@ -190,7 +190,9 @@ def _told(run: RunShares, noun: str) -> str:
     most = _most(run)
     if most < WORTH_TELLING:
         return (
-            f"{lead}, no {noun} loses more than {format_percent(most)}" if most else f"{lead}, none loses any"
+            f"{lead}, no {noun} loses more than {format_percent(most).removeprefix('< ')}"
+            if most
+            else f"{lead}, none loses any"
         )
     name = max(run.flushed, key=lambda tensor: run.flushed[tensor])
     half = sum(share > MOST_TELLING for share in run.flushed.values())
