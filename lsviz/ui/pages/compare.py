@@ -10,13 +10,13 @@ from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
+from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
     show_pictures,
     show_problems,
     show_spectra,
-    step_slider,
     stop_without_runs,
 )
 
@@ -36,7 +36,7 @@ if not views:
 recorded = [view for view in views if view.recorded_steps]
 common = common_steps(recorded)
 if common:
-    step = step_slider(common, max(v.record.config.steps for v in recorded))
+    step = choose_step(common, max(v.record.config.steps for v in recorded))
     shares = view_shares(recorded, step)
     heading.header(plain(finding(shares)))
     heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
