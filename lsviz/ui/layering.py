@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from lsviz.analysis.compare import run_label, run_labels
@@ -26,7 +27,7 @@ from lsviz.charts.labels import row_names
 from lsviz.charts.layerhistory import layer_history_figure, step_lines
 from lsviz.charts.layerparts import LayerFacet
 from lsviz.charts.layers import MOST_ROWS, layers_figure, row_frames
-from lsviz.charts.theme import policy_colour
+from lsviz.charts.theme import Mode, policy_colour
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run
@@ -228,7 +229,8 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
         layers = _history(*_version(run), layer, shown.kind, shown.expected, run)
         facets.append(LayerFacet(facet.title, "", facet.colour, layers))
     mode = colour_mode()
-    figure = layer_history_figure(facets, mode, FP16)
+    drawn = (*(_version(run) for run in maps.runs), layer, shown.kind, shown.expected)
+    figure = _history_figure(drawn, tuple((f.title, f.colour) for f in facets), mode, facets)
     name = row_names([layer])[0]
     alt = f"Exponents of {layer} over the recorded steps, one panel a run."
     frames = [facet.layers for facet in facets]
@@ -270,3 +272,11 @@ def _history(path: str, updated: float, tensor: str, kind: str, expected: bool, 
     rows = _run.exponents(tensor=tensor, kind=kind, columns=LAYER_COLUMNS)
     half = _run.config.precision == "fp16"
     return layers_frame(thinned_steps(rows, compared=expected), kind, FP16, expected=expected, half=half)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _history_figure(
+    drawn: tuple[object, ...], named: tuple[tuple[str, str], ...], mode: Mode, _facets: list[LayerFacet]
+) -> go.Figure:
+    """Return the same figure again at every step, which only moves the line over it."""
+    return layer_history_figure(_facets, mode, FP16)
