@@ -117,7 +117,7 @@ def on_pattern(page: Page) -> Iterator[Act]:
 
 def searching(page: Page) -> Iterator[Act]:
     """Search for one word after the other: typed before, sent by Enter."""
-    field = page.get_by_role("textbox", name="Search")
+    field = page.get_by_role("searchbox", name="Search")
     while True:
         for word in ("constant", "digits", "none"):
             field.fill(word)
