@@ -27,7 +27,9 @@ class RunLog:
         config = open_run(path).config
         self._steps = config.steps
         self._skipped = 0
-        _tell(f"{config.task}, {config.policy}, {config.precision}, seed {config.seed}: {config.steps:,} steps")
+        _tell(
+            f"{config.task}, {config.policy}, {config.precision}, seed {config.seed}: {config.steps:,} steps"
+        )
 
     def observe(self, result: StepResult) -> None:
         """Take one step's result."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -15,9 +16,10 @@ from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
-from lsviz.ui.state import run_store, watch
+from lsviz.ui.state import MAX_COMPARED, run_store, watch, watched_runs
 from lsviz.ui.text import plain
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
@@ -49,6 +51,7 @@ def launch_form() -> None:
         bind="query-params",
         help="Number format of the forward and backward pass.",
     )
+    also = also_form()
     steps_column, seed_column = st.columns(2)
     steps = steps_column.number_input(
         "Steps",
@@ -92,27 +95,49 @@ def launch_form() -> None:
         )
     inject = fault_form()
     show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
-    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
-        try:
-            config = RunConfig.build(
-                task=task,
-                policy=policy,
-                precision=precision,
-                steps=steps,
-                seed=seed,
-                record_every=record_every,
-                reference_every=reference_every,
-                inject=inject,
-                check_update=check_update,
-                **start,
-                **update,
-            )
-            run = submit_run(default_root(), config)
-        except UserError as error:
-            st.error(plain(error))
-        else:
-            watch(run.run_id)
-            st.rerun()
+    settings = {
+        "task": task,
+        "policy": policy,
+        "precision": precision,
+        "steps": steps,
+        "seed": seed,
+        "record_every": record_every,
+        "reference_every": reference_every,
+        "inject": inject,
+        "check_update": check_update,
+        **start,
+        **update,
+    }
+    label = f"Start {1 + len(also)} runs" if also else "Start"
+    if st.button(
+        label,
+        key="start",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
+    ):
+        _start([settings, *(settings | changes for changes in also)])
+
+
+def _start(asked: Sequence[dict[str, Any]]) -> None:
+    """Start all these runs, or none, and watch them beside those that still run."""
+    try:
+        configs = [RunConfig.build(**settings) for settings in asked]
+        started = [submit_run(default_root(), config).run_id for config in configs]
+    except UserError as error:
+        st.error(plain(error))
+        return
+    going = [run_id for run_id in watched_runs() if _still_runs(run_id)]
+    watch([*going[: MAX_COMPARED - len(started)], *started])
+    st.rerun()
+
+
+def _still_runs(run_id: str) -> bool:
+    try:
+        return live_status(run_store().find(run_id)).live
+    except RunError:
+        return False
 
 
 def show_recent_runs() -> None:
@@ -148,7 +173,7 @@ def show_recent_runs() -> None:
         alt="The newest runs with policy, state and metric",
     )
     if event.selection.rows:
-        watch(frame["run_id"].iloc[event.selection.rows[0]])
+        watch([frame["run_id"].iloc[event.selection.rows[0]]])
         st.rerun()
     st.caption("Tick a row to see the run.")
 

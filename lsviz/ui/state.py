@@ -26,21 +26,29 @@ def colour_mode() -> Mode:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def watched_run() -> str | None:
-    """Return the run that Launch shows: from the URL, else the one last watched in this session."""
-    run_id = st.query_params.get("run") or st.session_state.get(_WATCHED)
-    watch(run_id)
-    return run_id
+def watched_runs() -> list[str]:
+    """Return the runs that Launch shows: from the URL, else those last watched in this session."""
+    run_ids = url_list("run") or list(st.session_state.get(_WATCHED, []))
+    watch(run_ids)
+    return run_ids[:MAX_COMPARED]
 
 
-def watch(run_id: str | None) -> None:
-    """Make Launch show this run, or none, also when one comes back to the page."""
-    st.session_state[_WATCHED] = run_id
+def watch(run_ids: Sequence[str]) -> None:
+    """Make Launch show these runs, or none, also when one comes back to the page."""
+    kept = list(dict.fromkeys(run_ids))[:MAX_COMPARED]
+    st.session_state[_WATCHED] = kept
     st.query_params.pop("runs", None)  # another page's
-    if run_id:
-        st.query_params["run"] = run_id
-    else:
-        st.query_params.pop("run", None)
+    set_url_list("run", kept)
+
+
+def unwatch(run_id: str) -> None:
+    """Leave one run out of what Launch shows."""
+    watch([other for other in watched_runs() if other != run_id])
+
+
+def watch_instead(run_id: str, another: str) -> None:
+    """Make Launch show another run in the place of one."""
+    watch([another if watched == run_id else watched for watched in watched_runs()])
 
 
 def url_list(key: str, separator: str = ",") -> list[str]:

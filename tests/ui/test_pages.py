@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import write_json
-from lsviz.runs.reader import Run, open_run
+from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run
 from lsviz.ui.keys import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
-from tests.ui.opening import PAGES, charts, open_page, words
-
-
-def put_status(path: Path, **values: object) -> None:
-    status = open_run(path).status
-    write_json(path / "status.json", status.model_copy(update=values).model_dump())
-
-
-def copy_of(run: Run, root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copytree(run.path, root / run.run_id))
-
-
-def make_running(path: Path) -> None:
-    """Make a run look as if this process were writing it."""
-    me = psutil.Process()
-    put_status(
-        path, state="running", step=20, pid=me.pid, process_start=me.create_time(), host=os.uname().nodename,
-        updated=time.time(),
-    )  # fmt: skip
+from tests.ui.opening import PAGES, charts, copy_of, open_page, words
 
 
 @pytest.fixture
@@ -157,48 +134,6 @@ def test_compare_without_a_choice_says_so() -> None:
     assert "Choose two to four runs" in words(app)
 
 
-def test_a_running_run_shows_progress_and_cancel(runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    make_running(path)
-    app = open_page("launch", run=path.name)
-    assert "Cancel" in [button.label for button in app.button]
-    assert charts(app) == 1
-    assert [metric.label for metric in app.metric] == ["Loss", "Loss scale S", "Skipped", "Flushed"]
-    for page in ("compare", "explore"):
-        assert charts(open_page(page)) >= 1
-
-
-@pytest.mark.parametrize(
-    ("ended", "word"),
-    [
-        ("finished", "Finished with accuracy"),
-        ("cancelled", "Cancelled"),
-        ("failed", "Failed"),
-        ("interrupted", "Interrupted"),
-    ],
-)
-def test_every_end_has_its_own_face(ended: str, word: str, runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    error = "RuntimeError: out of <b>memory</b>" if ended in ("failed", "interrupted") else None
-    put_status(path, state=ended, error=error)
-    (path / "log.txt").write_text("first\nlast line of the log\n")
-    app = open_page("launch", run=path.name)
-    assert word in words(app)
-    assert "Close" in [button.label for button in app.button]
-    if error:
-        assert error in [code.value for code in app.code]
-        assert any("last line of the log" in code.value for code in app.code)
-
-
-def test_a_failed_run_without_rows_is_shown(runs_root: Path) -> None:
-    path = create_run(runs_root, RunConfig.build(task="sigmoid-mlp"))
-    put_status(path, state="failed", error="DeviceError: none")
-    app = open_page("launch", run=path.name)
-    assert "Failed" in words(app)
-    assert charts(app) == 0
-    assert not open_page("compare", runs=path.name).exception
-
-
 def test_a_broken_part_is_named_and_the_rest_shown(runs_root: Path, unscaled_run: Run) -> None:
     path = copy_of(unscaled_run, runs_root)
     (path / "exponents.parquet").write_bytes(b"PAR1 torn PAR1")
@@ -225,12 +160,6 @@ def test_a_broken_status_is_told(runs_root: Path, unscaled_run: Run) -> None:
     assert "status.json is broken" in words(open_page("launch", run=path.name))
     assert not open_page("launch").exception
     assert not open_page("compare", runs=path.name).exception
-
-
-@pytest.mark.usefixtures("runs_root")
-@pytest.mark.parametrize("asked", ["nothing", "../../etc/passwd", "<img src=x>"])
-def test_an_unknown_run_in_the_url_is_told(asked: str) -> None:
-    assert "no run" in words(open_page("launch", run=asked))
 
 
 def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
@@ -303,16 +232,6 @@ def test_the_url_holds_the_words_of_the_command_line() -> None:
 def test_an_unknown_word_in_the_url_is_told() -> None:
     assert "unknown task 'foo' in the link" in words(open_page("launch", task="foo"))
     assert "unknown precision 'fp8' in the link" in words(open_page("launch", precision="fp8"))
-
-
-def test_the_watched_run_is_still_there_when_one_comes_back(runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    app = open_page("launch", run=path.name)
-    for page in ("lsviz/ui/pages/compare.py", "lsviz/ui/pages/launch.py"):
-        app.switch_page(page)
-        app.query_params.clear()
-        app.run()
-    assert "Finished with accuracy" in words(app)
 
 
 def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> None:

@@ -11,6 +11,7 @@ from lsviz.ui.widgets import show_glossary
 SHORTCUTS = {
     "Tab": "from one control to the next; all can be reached",
     "←  →": "in a slider that has the focus: one place back or on",
+    "Ctrl Enter": "on Launch: start",
     "double click": "in a figure: back from a zoom",
     "R": "run the page again",
 }
