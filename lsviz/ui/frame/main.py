@@ -10,7 +10,7 @@ import streamlit as st
 from lsviz.ui.frame.menu import show_menu
 from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
-from lsviz.ui.state import hidden
+from lsviz.ui.state import arrive, hidden
 
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -60,6 +60,7 @@ def main() -> None:
         for section, names in SECTIONS.items()
     }
     chosen = st.navigation(pages, position="top")
+    arrive(chosen.url_path or PAGES[0])
     show_menu(chosen.url_path or PAGES[0])
     st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
     chosen.run()
