@@ -93,7 +93,7 @@ def launch_form() -> None:
             bind="query-params",
             help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
         )
-    inject = fault_form()
+    inject = fault_form(spec)
     show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
     settings = {
         "task": task,
@@ -129,6 +129,7 @@ def _start(asked: Sequence[dict[str, Any]]) -> None:
         st.error(plain(error))
         return
     going = [run_id for run_id in watched_runs() if _still_runs(run_id)]
+    st.toast("Started. It goes on when you close this page.", icon=":material/play_arrow:")
     watch([*going[: MAX_COMPARED - len(started)], *started])
     st.rerun()
 
@@ -186,5 +187,6 @@ def _tell_unknown(key: str, known: Collection[str]) -> None:
 
 
 def _take_the_tasks_steps() -> None:
+    st.session_state["inject"] = ""  # another task has other layers
     st.session_state["steps"] = find_task(st.session_state["task"]).steps
     st.session_state[_NEW_TASK] = True

@@ -42,7 +42,7 @@ def zoom(page: Page) -> list[float]:
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2, y, steps=6)
     page.mouse.up()
-    page.wait_for_function(f"() => {{ const r = ({RANGE})(); return r && r[1] < 3000 }}", timeout=30_000)
+    page.wait_for_function(f"() => {{ const r = ({RANGE})(); return r && r[1] < 6000 }}", timeout=30_000)
     seen: list[float] = page.evaluate(RANGE)
     return seen
 
