@@ -75,7 +75,7 @@ KEYS: Final[dict[str, Key]] = {
     "picture": Key(("reproduce",), "the U-curve or the gradients over a training"),
     "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
     "rule": Key(("updates",), "the way to update that is told closely"),
-    "lesson": Key(("learn",), "the lesson shown", ("learn_contents",)),
+    "lesson": Key(("learn",), "the lesson shown", ("learn_contents", "learn_neighbours")),
     "hide": Key((), "controls to leave out, comma-separated"),
 }
 """URL keys and what they hold."""
