@@ -45,7 +45,7 @@ def _facts(root: str) -> dict[str, str]:
 
 
 def lesson_columns() -> tuple[DeltaGenerator, DeltaGenerator]:
-    """Return the places of the list of lessons and of the lesson; where the list is hidden, it has all the room."""
+    """Return the places of the list of lessons and of the lesson; without the list that has all the room."""
     if "lesson" in hidden():
         return st.container(), st.container()
     contents, page = st.columns([3, 9], gap="large")
