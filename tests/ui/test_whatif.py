@@ -16,7 +16,7 @@ from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from tests.conftest import REPOSITORY, train_run
 from tests.runs.test_folder import CONFIG
-from tests.ui.opening import charts, open_page, words
+from tests.ui.opening import PAGES, charts, open_page, words
 
 SAMPLES = REPOSITORY / "sample_runs"
 
@@ -52,6 +52,17 @@ def test_another_format_is_held_against_the_one_that_the_run_computed_in(shown: 
     assert app.header[0].value.startswith(f"{shown} would ")
     assert ("--precision bf16" in words(app)) == (shown == "BF16")  # nothing computes in FP8 here
     assert ("lsviz run" in words(app)) == (shown == "BF16")
+
+
+def test_a_link_to_fp16_is_followed_after_another_format(runs_root: Path) -> None:
+    app = open_page("whatif", format="BF16")
+    assert app.segmented_control(key="format").value == "BF16"
+    app.switch_page(PAGES["policies"]).run()
+    app.query_params["format"] = "FP16"
+    app.switch_page(PAGES["whatif"]).run()
+    assert app.segmented_control(key="format").value == "FP16"
+    app.segmented_control(key="format").set_value("E5M2").run()
+    assert app.segmented_control(key="format").value == "E5M2"
 
 
 def test_another_run_can_be_chosen(runs_root: Path) -> None:
