@@ -148,3 +148,5 @@ def test_the_pinned_run_is_what_others_are_held_against(own: list[Run]) -> None:
     assert any(
         option.startswith("Mine · constant:1024") for option in app.multiselect(key="chosen_runs").options
     )
+    options = open_page("blame").selectbox(key="seen").options
+    assert any(option.startswith("Mine · sigmoid-mlp · constant:1024") for option in options)
