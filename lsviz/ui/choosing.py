@@ -1,4 +1,4 @@
-"""Choosing a run to ask: the same one on What-if, Replay and Blame, held in the address."""
+"""Choosing a run to ask, the same one on What-if, Replay and Blame; and a run as a line of any chooser."""
 
 from __future__ import annotations
 
@@ -35,8 +35,12 @@ def choose_run(runs: Sequence[Run], words: str) -> Run:
     return by_id[chosen]
 
 
+def run_option(run: Run, *words: str) -> str:
+    """Return a run as a line to choose: what a person called it first, then these words."""
+    return " · ".join(filter(None, (run.labels.name, *words)))
+
+
 def _option(run: Run) -> str:
     config = run.config
-    reference = "" if config.reference_every else " · no reference"
-    name = f"{run.labels.name} · " if run.labels.name else ""
-    return f"{name}{config.task} · {run_label(config)} · seed {config.seed} · {run.run_id[-4:]}{reference}"
+    reference = "" if config.reference_every else "no reference"
+    return run_option(run, config.task, run_label(config), f"seed {config.seed}", run.run_id[-4:], reference)
