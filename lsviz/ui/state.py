@@ -14,6 +14,7 @@ from lsviz.ui.keys import KEYS, PARTS
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
 _PAGE: Final = "page_shown"
+_LAST_RUN: Final = "last_run"
 _HIDDEN: Final = "hidden_controls"
 
 
@@ -42,6 +43,16 @@ def run_store() -> RunStore:
 def colour_mode() -> Mode:
     """Return the theme that the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def remember_run(run_id: str) -> None:
+    """Note which run a person is busy with; pages that ask one run begin with it."""
+    st.session_state[_LAST_RUN] = run_id
+
+
+def last_run() -> str | None:
+    """Return the run last chosen or started in this session."""
+    return st.session_state.get(_LAST_RUN)
 
 
 def watched_runs() -> list[str]:
