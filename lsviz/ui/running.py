@@ -151,20 +151,22 @@ def _edit_labels(run: Run, store: RunStore) -> None:
     """Ask for a run's name and tags."""
     st.caption(plain(f"{run_label(run.config)} on {run.config.task}, {run.run_id}"))
     labels = run.labels
-    name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
-    known = {tag for other in store.list_runs() for tag in other.labels.tags}
-    tags = st.multiselect(
-        "Tags",
-        sorted(known | set(labels.tags)),
-        list(labels.tags),
-        key=f"tags-{run.run_id}",
-        max_selections=MAX_TAGS,
-        accept_new_options=True,
-        select_all=False,
-        placeholder="Choose or type, then Enter",
-        help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
-    )
-    if st.button("Save", type="primary", key="save_labels"):
+    with st.form("labels_form", border=False, enter_to_submit=True):
+        name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
+        known = {tag for other in store.list_runs() for tag in other.labels.tags}
+        tags = st.multiselect(
+            "Tags",
+            sorted(known | set(labels.tags)),
+            list(labels.tags),
+            key=f"tags-{run.run_id}",
+            max_selections=MAX_TAGS,
+            accept_new_options=True,
+            select_all=False,
+            placeholder="Choose or type, then Enter",
+            help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
+        )
+        saved = st.form_submit_button("Save", type="primary", key="save_labels")
+    if saved:
         _try(lambda: set_labels(run, Labels.build(name=name, tags=tags, pinned=run.labels.pinned)))
 
 
