@@ -53,5 +53,6 @@ def search_runs(frame: pd.DataFrame, text: str) -> pd.DataFrame:
     if not words or frame.empty:
         return frame
     texts = frame[list(SEARCHED)].astype(str).agg("\n".join, axis=1)
-    texts = (texts + "\n" + frame["tags"].map("\n".join)).str.casefold()
+    unscaled = frame["policy"].map({"none": "\nno scaling"}).fillna("")  # as headings call it
+    texts = (texts + unscaled + "\n" + frame["tags"].map("\n".join)).str.casefold()
     return frame[[all(word in text for word in words) for text in texts]]

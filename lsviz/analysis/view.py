@@ -32,6 +32,7 @@ class RunView:
         exponents: The exponents table, without what only exact ends need.
         layers: The rows of a picture, lowest layer first.
         flushed: Frame of step and flushed, all layers together.
+        by_layer: `flushed_frame`: what every tensor lost at every step that has a reference.
         problems: One line for each file that could not be read.
         picture: PNG file of what the model drew, of a task whose result can be seen.
         original: PNG file of what it should draw.
@@ -43,6 +44,7 @@ class RunView:
     exponents: pd.DataFrame
     layers: list[str]
     flushed: pd.DataFrame
+    by_layer: pd.DataFrame
     problems: list[str]
     picture: bytes | None = None
     original: bytes | None = None
@@ -55,14 +57,15 @@ class RunView:
             RunError: Its JSON files can't be read.
         """
         exponents = run.exponents(columns=COLUMNS)
-        layers = layer_names(exponents)
+        layers, by_layer = layer_names(exponents), flushed_frame(exponents)
         return cls(
             record=run.record,
             status=status,
             steps=run.steps(),
             exponents=exponents,
             layers=layers,
-            flushed=total_flushed_frame(flushed_frame(exponents), layers),
+            flushed=total_flushed_frame(by_layer, layers),
+            by_layer=by_layer,
             problems=list(run.problems),
             picture=run.picture(),
             original=run.picture(ORIGINAL),

@@ -11,10 +11,12 @@ import plotly.graph_objects as go
 from lsviz.analysis.compare import run_labels
 from lsviz.analysis.curves import metric_frame
 from lsviz.analysis.findings import RunShares, run_shares
+from lsviz.analysis.flushmap import flushed_map_finding, flushed_map_frame
 from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.analysis.view import RunView
 from lsviz.charts.curves import MetricLine, metric_figure
 from lsviz.charts.exponents import exponent_figure, run_facet
+from lsviz.charts.flushmap import FlushedPanel, flushed_map_figure
 from lsviz.charts.theme import Mode, policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.formats import FP16
@@ -81,6 +83,33 @@ def timelines_figure(views: Sequence[RunView], mode: Mode) -> go.Figure:
         for i, (label, colour, view) in enumerate(zip(view_labels(views), colours, views, strict=True))
     ]
     return timeline_figure(lines, max((v.record.config.steps for v in views), default=1), mode)
+
+
+def flushed_map_views(views: Sequence[RunView]) -> list[pd.DataFrame]:
+    """Return each run's cells of `flushed_maps_figure` (`flushed_map_frame`)."""
+    return [flushed_map_frame(view.by_layer, view.layers) for view in views]
+
+
+def flushed_maps_figure(views: Sequence[RunView], cells: Sequence[pd.DataFrame], mode: Mode) -> go.Figure:
+    """Draw each layer's flushed share over the steps, a panel a run.
+
+    Args:
+        views: One to four runs.
+        cells: `flushed_map_views` of them.
+        mode: ``light`` or ``dark``.
+    """
+    labels = view_labels(views) if len(views) > 1 else [""]
+    panels = [
+        FlushedPanel(
+            label,
+            flushed_map_finding(frame),
+            policy_colour(view.record.config.policy, view.record.config.precision, mode),
+            frame,
+            view.record.config.reference_every,
+        )
+        for label, view, frame in zip(labels, views, cells, strict=True)
+    ]
+    return flushed_map_figure(panels, max(view.record.config.steps for view in views), mode)
 
 
 def metrics_figure(

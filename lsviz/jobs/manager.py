@@ -20,7 +20,7 @@ from lsviz.runs.compaction import compact
 from lsviz.runs.config import RunConfig
 from lsviz.runs.files import RunFolderError, write_json
 from lsviz.runs.reader import Run, open_run
-from lsviz.runs.schema import RunStatus, State
+from lsviz.runs.schema import OWN_LOOP, PAUSE, RunStatus, State
 from lsviz.runs.writer import create_run
 
 START_SECONDS: Final = 60.0
@@ -83,6 +83,7 @@ def settle_run(run: Run, state: State, error: str | None) -> RunStatus:
         update={
             "state": state,
             "error": error,
+            "paused": False,
             "updated": time.time(),
             "pid": None,
             "process_start": None,
@@ -91,19 +92,25 @@ def settle_run(run: Run, state: State, error: str | None) -> RunStatus:
     )
     with contextlib.suppress(OSError, Timeout), FileLock(run.path / ".settle.lock", timeout=0):
         write_json(run.path / "status.json", settled.model_dump())
+        (run.path / PAUSE).unlink(missing_ok=True)
         with contextlib.suppress(pa.ArrowException, RunFolderError):  # a torn part stays; reading names it
             compact(run.path)
     return settled
+
+
+def is_ours(run: Run) -> bool:
+    """Return whether lsviz trains this run. Of a recorded loop it only writes down what the loop does."""
+    return run.record.engine != OWN_LOOP
 
 
 def cancel_run(run: Run) -> bool:
     """Ask a live run to stop after the step in hand; it then marks itself cancelled.
 
     Returns:
-        Whether there was a process to ask.
+        Whether there was a process to ask. There is none of a recorded loop: that process is its user's.
     """
     status = live_status(run)
-    if not status.live or status.pid is None or status.host != socket.gethostname():
+    if not is_ours(run) or not status.live or status.pid is None or status.host != socket.gethostname():
         return False
     try:
         os.kill(status.pid, signal.SIGTERM)

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsviz.jobs.pausing import PauseGate
+from lsviz.jobs.runlog import RunLog
 from lsviz.runs.reader import open_run
 from lsviz.runs.schema import ORIGINAL, PICTURE, State
 from lsviz.runs.writer import RunWriter
@@ -110,6 +112,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
         task = build_task(config.task)
         if isinstance(task, Drawing):
             writer.draw(ORIGINAL, task.original().numpy())
+        gate = PauseGate(writer, stopped=lambda: bool(stop))
         for result in train(task, config, engine):
             writer.append(
                 result.step,
@@ -122,7 +125,10 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
                 writer.draw(PICTURE, result.picture)
             if observe is not None:
                 observe(result)
-            if stop and result.step.step + 1 < config.steps:
+            if result.step.step + 1 == config.steps:
+                continue
+            gate.wait()
+            if stop:
                 hand_back_freed_memory()
                 writer.end("cancelled")
                 return "cancelled"
@@ -152,7 +158,9 @@ def execute_many(
                 return
             log_to(path)
             try:
-                state = execute_run(path, stop)
+                log = RunLog(path)
+                state = execute_run(path, stop, log.observe)
+                log.end(state)
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 # On a full disk there is no room for the log either; the answer must come all the same.
@@ -188,7 +196,8 @@ def main(argv: list[str]) -> int:
     open_run(path)
     with stop_on_signals() as stop:
         try:
-            execute_run(path, stop)
+            log = RunLog(path)
+            log.end(execute_run(path, stop, log.observe))
         except Exception:
             traceback.print_exc()  # for log.txt; the status already holds the one line for people
             return 1

@@ -30,6 +30,9 @@ ROW_GROUPS: Final = b"lsviz.row_groups"
 TENSORS: Final = b"lsviz.tensors"
 """Where the file by step tells the order of tensors and kinds, as JSON."""
 
+PAUSE: Final = "pause"
+"""While a live run's folder has a file of that name, the run waits between two steps."""
+
 OWN_LOOP: Final = "recorded from a loop of its own"
 """The engine of a run that lsviz did not train."""
 
@@ -72,6 +75,7 @@ class RunStatus(BaseModel):
     metric: float | None = Field(default=None, description="Metric as last measured, if finite.")
     loss_scale: float | None = Field(default=None, description="S in force during the last step.")
     skipped_steps: int = Field(default=0, ge=0)
+    paused: bool = Field(default=False, description="Whether it waits for its pause file to go.")
     updated: float = Field(default=0.0, description="Seconds since 1970 at the last change.")
     pid: int | None = None
     process_start: float | None = None

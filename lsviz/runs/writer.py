@@ -22,6 +22,7 @@ from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
 from lsviz.runs.files import RunFolderError, write_json, write_parquet
 from lsviz.runs.schema import (
+    PAUSE,
     ExponentRow,
     RunRecord,
     RunStatus,
@@ -111,6 +112,7 @@ class RunWriter:
         self._interval = FLUSH_SECONDS
         self._flushed_at = time.monotonic()
         self._ended = False
+        self._paused = False
 
     def __enter__(self) -> Self:
         self._write_status("running")
@@ -183,6 +185,16 @@ class RunWriter:
         Image.fromarray(enlarged).save(temporary, format="PNG", optimize=True)
         temporary.replace(self.path / name)
 
+    @property
+    def asked_to_pause(self) -> bool:
+        """Whether somebody put a pause file into the run's folder (`lsviz.jobs.pausing`)."""
+        return (self.path / PAUSE).exists()
+
+    def mark_paused(self, paused: bool) -> None:
+        """Write all that was taken, and say that the run waits or goes on."""
+        self._paused = paused
+        self.flush()
+
     def flush(self) -> None:
         """Write what was taken since the last time as new parts, then the status."""
         for name, table in _TABLES.items():
@@ -197,8 +209,10 @@ class RunWriter:
 
     def end(self, state: State, error: str | None = None) -> None:
         """Write the rest, put the parts together and set the final state."""
-        self._ended = True
+        self._ended, self._paused = True, False
         self.flush()
+        with contextlib.suppress(OSError):
+            (self.path / PAUSE).unlink(missing_ok=True)
         if self._open_ended and self._last is not None:
             steps = min(self._last.step + 1, MAX_STEPS)
             self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
@@ -229,6 +243,7 @@ class RunWriter:
             metric=_finite(self._metric),
             loss_scale=_finite(last.loss_scale) if last else None,
             skipped_steps=self._skipped,
+            paused=self._paused,
             updated=time.time(),
             pid=process.pid if process else None,
             process_start=process.create_time() if process else None,

@@ -35,7 +35,8 @@ KEYS: Final[dict[str, Key]] = {
     "values": Key(("layers",), "FP32 times S, or what was recorded"),
     "layers": Key(("layers",), "parts of the names of the layers shown"),
     "layer": Key(("layers",), "the layer whose history is shown"),
-    "run": Key(("launch",), "the run watched"),
+    "run": Key(("launch",), "the runs watched, up to four, comma-separated"),
+    "also": Key(("launch",), "policies started beside it, semicolon-separated", ("launch_also",)),
     "search": Key(("runs",), "words that a listed run holds"),
     "marked": Key(("runs",), "run ids that are ticked, comma-separated", ("runs_table", "run_actions")),
     "task": Key(("launch",), "what to train"),
@@ -74,7 +75,7 @@ KEYS: Final[dict[str, Key]] = {
     "picture": Key(("reproduce",), "the U-curve or the gradients over a training"),
     "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
     "rule": Key(("updates",), "the way to update that is told closely"),
-    "lesson": Key(("learn",), "the lesson shown", ("learn_contents",)),
+    "lesson": Key(("learn",), "the lesson shown", ("learn_contents", "learn_neighbours")),
     "hide": Key((), "controls to leave out, comma-separated"),
 }
 """URL keys and what they hold."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -15,9 +16,10 @@ from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
-from lsviz.ui.state import run_store, watch
+from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
 from lsviz.ui.text import plain
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
@@ -49,6 +51,7 @@ def launch_form() -> None:
         bind="query-params",
         help="Number format of the forward and backward pass.",
     )
+    also = also_form()
     steps_column, seed_column = st.columns(2)
     steps = steps_column.number_input(
         "Steps",
@@ -90,29 +93,53 @@ def launch_form() -> None:
             bind="query-params",
             help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
         )
-    inject = fault_form()
+    inject = fault_form(spec)
     show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
-    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
-        try:
-            config = RunConfig.build(
-                task=task,
-                policy=policy,
-                precision=precision,
-                steps=steps,
-                seed=seed,
-                record_every=record_every,
-                reference_every=reference_every,
-                inject=inject,
-                check_update=check_update,
-                **start,
-                **update,
-            )
-            run = submit_run(default_root(), config)
-        except UserError as error:
-            st.error(plain(error))
-        else:
-            watch(run.run_id)
-            st.rerun()
+    settings = {
+        "task": task,
+        "policy": policy,
+        "precision": precision,
+        "steps": steps,
+        "seed": seed,
+        "record_every": record_every,
+        "reference_every": reference_every,
+        "inject": inject,
+        "check_update": check_update,
+        **start,
+        **update,
+    }
+    label = f"Start {1 + len(also)} runs" if also else "Start"
+    if st.button(
+        label,
+        key="start",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        shortcut="Ctrl+Enter",
+    ):
+        _start([settings, *(settings | changes for changes in also)])
+
+
+def _start(asked: Sequence[dict[str, Any]]) -> None:
+    """Start all these runs, or none, and watch them beside those that still run."""
+    try:
+        configs = [RunConfig.build(**settings) for settings in asked]
+        started = [submit_run(default_root(), config).run_id for config in configs]
+    except UserError as error:
+        st.error(plain(error))
+        return
+    going = [run_id for run_id in watched_runs() if _still_runs(run_id)]
+    st.toast("Started. It goes on when you close this page.", icon=":material/play_arrow:")
+    remember_run(started[0])
+    watch([*going[: MAX_COMPARED - len(started)], *started])
+    st.rerun()
+
+
+def _still_runs(run_id: str) -> bool:
+    try:
+        return live_status(run_store().find(run_id)).live
+    except RunError:
+        return False
 
 
 def show_recent_runs() -> None:
@@ -148,7 +175,9 @@ def show_recent_runs() -> None:
         alt="The newest runs with policy, state and metric",
     )
     if event.selection.rows:
-        watch(frame["run_id"].iloc[event.selection.rows[0]])
+        chosen = str(frame["run_id"].iloc[event.selection.rows[0]])
+        remember_run(chosen)
+        watch([chosen])
         st.rerun()
     st.caption("Tick a row to see the run.")
 
@@ -161,5 +190,6 @@ def _tell_unknown(key: str, known: Collection[str]) -> None:
 
 
 def _take_the_tasks_steps() -> None:
+    st.session_state["inject"] = ""  # another task has other layers
     st.session_state["steps"] = find_task(st.session_state["task"]).steps
     st.session_state[_NEW_TASK] = True

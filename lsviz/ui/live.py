@@ -1,162 +1,134 @@
-"""Watching one run: progress, figures, its end. One flat fragment that ends itself."""
+"""Watching runs: progress, figures, their ends. One flat fragment that ends itself."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from typing import Final
 
 import streamlit as st
 
-from lsviz.analysis.compare import run_label
 from lsviz.analysis.cost import cost_finding
-from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.flushmap import flushed_map_finding
 from lsviz.analysis.lab import run_verdict
 from lsviz.analysis.view import RunView
-from lsviz.charts.theme import policy_colour
-from lsviz.charts.timelines import Timeline, timeline_figure
-from lsviz.charts.views import timelines_frame
-from lsviz.jobs.manager import cancel_run, live_status
+from lsviz.charts.views import (
+    flushed_map_views,
+    flushed_maps_figure,
+    timelines_figure,
+    timelines_frame,
+    view_labels,
+)
+from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
+from lsviz.runs.tables import stacked_frame
 from lsviz.ui.comparing import baseline_of
 from lsviz.ui.links import link_page
+from lsviz.ui.livestates import close_button, numbers_line, show_numbers, show_state, show_title
 from lsviz.ui.loading import load_run
-from lsviz.ui.state import colour_mode, run_store, watch
+from lsviz.ui.state import colour_mode, run_store
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure, show_pictures, show_problems
+from lsviz.ui.zooming import keep_zoom
 
-REFRESH_SECONDS = 1.0
-
-_ENDS = {
-    "finished": ("success", ":material/check_circle:", "Finished."),
-    "cancelled": ("warning", ":material/cancel:", "Cancelled. What was recorded so far is kept."),
-    "failed": ("error", ":material/error:", "Failed."),
-    "interrupted": ("error", ":material/power_off:", "Interrupted."),
-}
+REFRESH_SECONDS: Final = 1.0
 
 
-def watch_run(run_id: str) -> None:
-    """Show the run of that id, live while it runs."""
-    try:
-        run = run_store().find(run_id)
-        live = live_status(run).live
-    except RunError as error:
-        st.error(plain(error), icon=":material/broken_image:")
-        _close_button()
+def watch_runs(run_ids: Sequence[str]) -> None:
+    """Show the runs of these ids, live while any of them runs."""
+    runs: list[Run] = []
+    live: set[str] = set()
+    for run_id in run_ids:
+        try:
+            run = run_store().find(run_id)
+            if live_status(run).live:
+                live.add(run_id)
+        except RunError as error:
+            st.error(plain(error), icon=":material/broken_image:")
+            close_button(run_id)
+        else:
+            runs.append(run)
+    if not runs:
         return
-    refresh = REFRESH_SECONDS if live else None
-    st.fragment(run_every=refresh)(_show_run)(run, live)
+    with st.container(key="live_runs"):
+        st.fragment(run_every=REFRESH_SECONDS if live else None)(_show_runs)(runs, live)
 
 
-def _show_run(run: Run, was_live: bool) -> None:
-    try:
-        view = load_run(run)
-    except RunError as error:
-        st.error(plain(error), icon=":material/broken_image:")
-        return
-    if was_live and not view.status.live:
-        st.rerun()  # a full run of the page declares the fragment anew, without its timer
-    config = view.record.config
-    title, action = st.columns([8, 3], vertical_alignment="center")
-    title.subheader(plain(f"{run_label(config)} on {config.task}, seed {config.seed}"))
-    with action:
-        _action(run, view)
-    _show_state(run, view)
-    _show_figures(view)
-    if config.check_update and not view.status.live:
-        _show_checked(run)
-    if len(view.steps):
-        mode = colour_mode()
-        colour = policy_colour(config.policy, config.precision, mode)
-        line = Timeline("", colour, view.steps, view.flushed, faults=config.injections)
-        figure = timeline_figure([line], config.steps, mode)
-        alt = "Loss, loss scale and flushed share so far"
-        show_figure(figure, "live_timeline", alt, lambda: timelines_frame([view]))
-    show_pictures([view])
-    show_problems([view])
+def _show_runs(runs: Sequence[Run], were_live: set[str]) -> None:
+    views: list[RunView] = []
+    for run in runs:
+        try:
+            view = load_run(run)
+        except RunError as error:
+            st.error(plain(error), icon=":material/broken_image:")
+            continue
+        if run.run_id in were_live and not view.status.live:
+            st.rerun()  # the page then declares the fragment anew, without a timer where all have ended
+        views.append(view)
+    by_id = {run.run_id: run for run in runs}
+    for view, label in zip(views, view_labels(views), strict=True):
+        run = by_id[view.record.run_id]
+        if len(views) == 1:
+            show_title(run, view)
+            show_state(run, view)
+            show_numbers(view)
+            _show_afterwards(run, view)
+        else:
+            show_title(run, view, label)
+            show_state(run, view, numbers_line(view))
+    _show_links(runs, views)
+    _show_figures([view for view in views if len(view.steps)])
+    show_problems(views)
 
 
-def _action(run: Run, view: RunView) -> None:
-    if view.status.live:
-        if st.button("Cancel", icon=":material/stop:", key="cancel", width="stretch"):
-            cancel_run(run)
-            st.toast("Asked it to stop after the step in hand.")
-    else:
-        _close_button()
-
-
-def _close_button() -> None:
-    if st.button("Close", icon=":material/close:", key="close", width="stretch"):
-        watch(None)
-        st.rerun(scope="app")
-
-
-def _show_state(run: Run, view: RunView) -> None:
-    status = view.status
-    if status.live:
-        text = (
-            f"Step {status.step:,} of {status.steps:,}{_time_left(view)}"
-            if status.step
-            else "Starting: loading torch and the data"
-        )
-        st.progress(min(1.0, status.step / max(1, status.steps)), text=text)
-        return
-    kind, icon, words = _ENDS[status.state]
-    if status.state == "finished" and view.metric is not None:
-        words = plain(f"Finished with {view.record.metric_name} {view.metric:.3f}.")
-        skipped = int(view.steps["skipped"].sum())
-        if skipped > len(view.steps) / 2:
-            kind, icon = "warning", ":material/warning:"
-            words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped."
-    getattr(st, kind)(words, icon=icon)
-    if status.error:
-        st.code(status.error, language=None, wrap_lines=True)
-    log = run.log_tail()
-    if log and status.state in ("failed", "interrupted"):
-        with st.expander("Last lines of its log"):
-            st.code(log, language=None, wrap_lines=True)
-    if len(view.steps):
-        beside = baseline_of(run, run_store().list_runs())
-        ids = [beside.run_id, run.run_id] if beside else [run.run_id]
-        link_page("compare", "See it on Compare", {"runs": ",".join(ids)})
-
-
-def _show_checked(run: Run) -> None:
-    """Tell how the run's updates compare with float64, where it held them against that."""
-    updates = run.updates()
+def _show_afterwards(run: Run, view: RunView) -> None:
+    """Tell what recording cost, and how the run's updates compare with float64, where that was checked."""
+    cost = cost_finding(view.steps, view.record.config)
+    if cost:
+        st.caption(plain(cost))
+    updates = run.updates() if view.record.config.check_update and not view.status.live else ()
     if len(updates):
         _, sentence = run_verdict(run, updates)
         st.markdown(plain(f"Its weight updates beside float64: {sentence[0].lower()}{sentence[1:]}"))
         link_page("updates", "All ways to update, side by side")
 
 
-def _show_figures(view: RunView) -> None:
-    loss, scale, skipped, flushed = st.columns(4)
-    steps = view.steps
-    loss.metric("Loss", f"{steps['loss'].iloc[-1]:.4g}" if len(steps) else "–")
-    scale.metric(
-        "Loss scale S",
-        format_scale(float(steps["loss_scale"].iloc[-1])) if len(steps) else "–",
-        help="The factor on the loss in the last step.",
-    )
-    skipped.metric(
-        "Skipped",
-        f"{int(steps['skipped'].sum()):,}",
-        help="Steps left out because a gradient was Inf or NaN.",
-    )
-    flushed.metric(
-        "Flushed",
-        format_percent(float(view.flushed["flushed"].iloc[-1])) if len(view.flushed) else "–",
-        help="Share of the values at all layers' outputs that FP32 has and FP16 lost.",
-    )
-    cost = cost_finding(steps, view.record.config)
-    if cost:
-        st.caption(plain(cost))
+def _show_links(runs: Sequence[Run], views: Sequence[RunView]) -> None:
+    """Lead on to the pages that answer what one asks next, once there is nothing left to wait for."""
+    recorded = [view.record.run_id for view in views if len(view.steps)]
+    if not recorded or any(view.status.live for view in views):
+        return
+    alone = len(runs) == 1
+    beside = baseline_of(runs[0], run_store().list_runs()) if alone else None
+    ids = [beside.run_id, *recorded] if beside else recorded
+    with st.container(horizontal=True):
+        link_page("compare", f"See {'it' if alone else 'them'} on Compare", {"runs": ",".join(ids)})
+        if alone:
+            link_page("whatif", "Which S should I use?", {"seen": recorded[0]})
+            skipped = bool(views[0].steps["skipped"].any())
+            words = "Why were steps skipped?" if skipped else "Which layer limits S?"
+            link_page("blame", words, {"seen": recorded[0]})
 
 
-def _time_left(view: RunView) -> str:
-    done = view.status.step
-    if done < 5:
-        return ""
-    per_step = (view.steps["ms"] + view.steps["ms_recording"]).mean() / 1e3
-    since = max(0.0, time.time() - view.status.updated)
-    left = max(0.0, (view.status.steps - done) * per_step - since)
-    return f", about {left:.0f} s left" if left < 90 else f", about {left / 60:.0f} min left"
+def _show_figures(views: Sequence[RunView]) -> None:
+    """Draw which layers lost what so far, and loss, S and flushed share: the same axis of steps in both."""
+    if not views:
+        return
+    mode, labels, cells = colour_mode(), view_labels(views), flushed_map_views(views)
+    if any(len(frame) for frame in cells):
+        figure = flushed_maps_figure(views, cells, mode)
+        keep_zoom(figure, "live_layers")
+        found = [f"{name}: {flushed_map_finding(frame)}" for name, frame in zip(labels, cells, strict=True)]
+        alt = f"Flushed share, layer by layer, over the steps so far. {'; '.join(found)}."
+        show_figure(
+            figure,
+            "live_layers",
+            alt,
+            lambda: stacked_frame(dict(zip(labels, cells, strict=True)), "run"),
+        )
+    elif all(view.record.config.reference_every == 0 for view in views):
+        st.caption("No FP32 reference is recorded, so that nothing tells what is flushed.")
+    figure = timelines_figure(views, mode)
+    keep_zoom(figure, "live_timeline")
+    alt = f"Loss, loss scale and flushed share so far of {', '.join(labels)}"
+    show_figure(figure, "live_timeline", alt, lambda: timelines_frame(views))
+    show_pictures(views)

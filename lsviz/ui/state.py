@@ -13,7 +13,26 @@ from lsviz.ui.keys import KEYS, PARTS
 
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
+_PAGE: Final = "page_shown"
+_LAST_RUN: Final = "last_run"
 _HIDDEN: Final = "hidden_controls"
+
+
+def arrive(page: str) -> None:
+    """Note which page is shown; one that a link with values leads to forgets what was chosen there before.
+
+    Otherwise a link to a launch under one policy would start another task that was chosen an hour ago.
+    """
+    before = st.session_state.get(_PAGE)
+    st.session_state[_PAGE] = page
+    asked = [name for name in st.query_params if name in KEYS and page in KEYS[name].pages]
+    if before in (None, page) or not asked or asked == ["run"]:
+        return
+    chosen = [(name, *key.widgets) for name, key in KEYS.items() if page in key.pages and name != "run"]
+    stems = tuple(stem for stems in chosen for stem in stems)
+    for key in list(st.session_state):
+        if isinstance(key, str) and (key in stems or key.startswith(tuple(f"{stem}." for stem in stems))):
+            del st.session_state[key]
 
 
 def run_store() -> RunStore:
@@ -26,21 +45,39 @@ def colour_mode() -> Mode:
     return "dark" if st.context.theme.type == "dark" else "light"
 
 
-def watched_run() -> str | None:
-    """Return the run that Launch shows: from the URL, else the one last watched in this session."""
-    run_id = st.query_params.get("run") or st.session_state.get(_WATCHED)
-    watch(run_id)
-    return run_id
+def remember_run(run_id: str) -> None:
+    """Note which run a person is busy with; pages that ask one run begin with it."""
+    st.session_state[_LAST_RUN] = run_id
 
 
-def watch(run_id: str | None) -> None:
-    """Make Launch show this run, or none, also when one comes back to the page."""
-    st.session_state[_WATCHED] = run_id
+def last_run() -> str | None:
+    """Return the run last chosen or started in this session."""
+    return st.session_state.get(_LAST_RUN)
+
+
+def watched_runs() -> list[str]:
+    """Return the runs that Launch shows: from the URL, else those last watched in this session."""
+    run_ids = url_list("run") or list(st.session_state.get(_WATCHED, []))
+    watch(run_ids)
+    return run_ids[:MAX_COMPARED]
+
+
+def watch(run_ids: Sequence[str]) -> None:
+    """Make Launch show these runs, or none, also when one comes back to the page."""
+    kept = list(dict.fromkeys(run_ids))[:MAX_COMPARED]
+    st.session_state[_WATCHED] = kept
     st.query_params.pop("runs", None)  # another page's
-    if run_id:
-        st.query_params["run"] = run_id
-    else:
-        st.query_params.pop("run", None)
+    set_url_list("run", kept)
+
+
+def unwatch(run_id: str) -> None:
+    """Leave one run out of what Launch shows."""
+    watch([other for other in watched_runs() if other != run_id])
+
+
+def watch_instead(run_id: str, another: str) -> None:
+    """Make Launch show another run in the place of one."""
+    watch([another if watched == run_id else watched for watched in watched_runs()])
 
 
 def url_list(key: str, separator: str = ",") -> list[str]:
@@ -54,6 +91,16 @@ def set_url_list(key: str, values: Sequence[str], separator: str = ",") -> None:
     if values:
         st.query_params[key] = separator.join(values)
     else:
+        st.query_params.pop(key, None)
+
+
+def take_default(key: str, default: str) -> None:
+    """Let a link that asks for a widget's default have it; call it before the widget is drawn.
+
+    Streamlit drops a default from the URL, and what the session remembers of another visit would win.
+    """
+    if st.query_params.get(key) == default:
+        st.session_state.pop(key, None)
         st.query_params.pop(key, None)
 
 

@@ -297,3 +297,10 @@ def test_three_hard_negatives_count_for_each_matched_anchor() -> None:
         smooth = torch.where(difference < 1, 0.5 * difference**2, difference - 0.5)
         total += float(each[matched].sum() + negatives.sum() + smooth.sum())
     assert loss == pytest.approx(total / int((targets > 0).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_catalog_knows_the_layers(task: str) -> None:
+    modules = build_task(task).build_model().named_modules()
+    owners = tuple(name for name, module in modules if list(module.parameters(recurse=False)))
+    assert TASKS[task].layers == owners

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
+from pathlib import Path
+
+import psutil
 from streamlit.testing.v1 import AppTest
 
+from lsviz.runs.files import write_json
+from lsviz.runs.reader import Run, open_run
 from tests.conftest import REPOSITORY
 
 PAGES = {
@@ -53,3 +61,22 @@ def words(app: AppTest) -> str:
 
 def charts(app: AppTest) -> int:
     return len(app.get("plotly_chart"))
+
+
+def put_status(path: Path, **values: object) -> None:
+    status = open_run(path).status
+    write_json(path / "status.json", status.model_copy(update=values).model_dump())
+
+
+def copy_of(run: Run, root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copytree(run.path, root / run.run_id))
+
+
+def make_running(path: Path) -> None:
+    """Make a run look as if this process were writing it."""
+    me = psutil.Process()
+    put_status(
+        path, state="running", step=20, pid=me.pid, process_start=me.create_time(), host=os.uname().nodename,
+        updated=time.time(),
+    )  # fmt: skip

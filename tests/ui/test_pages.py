@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import write_json
-from lsviz.runs.reader import Run, open_run
+from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run
+from lsviz.training.catalog import find_task
 from lsviz.ui.keys import KEYS
 from tests.conftest import REPOSITORY, SAMPLES, train_run
-from tests.ui.opening import PAGES, charts, open_page, words
-
-
-def put_status(path: Path, **values: object) -> None:
-    status = open_run(path).status
-    write_json(path / "status.json", status.model_copy(update=values).model_dump())
-
-
-def copy_of(run: Run, root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copytree(run.path, root / run.run_id))
-
-
-def make_running(path: Path) -> None:
-    """Make a run look as if this process were writing it."""
-    me = psutil.Process()
-    put_status(
-        path, state="running", step=20, pid=me.pid, process_start=me.create_time(), host=os.uname().nodename,
-        updated=time.time(),
-    )  # fmt: skip
+from tests.ui.opening import PAGES, charts, copy_of, open_page, words
 
 
 @pytest.fixture
@@ -72,6 +50,22 @@ def test_explore_opens_on_the_samples() -> None:
 
 
 @pytest.mark.usefixtures("runs_root")
+def test_explore_links_questions_to_the_runs_that_answer_them() -> None:
+    app = open_page("explore", setting="shapes-ssd")
+    links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
+    by_policy = {
+        run.config.policy: run.run_id
+        for run in RunStore.at(SAMPLES).list_runs()
+        if run.config.task == "shapes-ssd" and run.config.loss_weight == 1
+    }
+    assert f"seen={by_policy['none']}&format=FP16" in links["Which S should I use?"]
+    assert f"seen={by_policy['none']}&format=BF16" in links["Would BF16 have helped?"]
+    assert f"seen={by_policy['constant:256']}" in links["Which layer limits S?"]
+    assert f"seen={by_policy['gradscaler']}" in links["Why did gradscaler skip steps?"]
+    calm = open_page("explore", setting="digits-mlp")
+    assert not [link for link in calm.get("page_link") if link.proto.label.startswith("Why did")]
+
+
 def test_explore_follows_its_controls() -> None:
     app = open_page("explore")
     before = app.header[0].value
@@ -157,48 +151,6 @@ def test_compare_without_a_choice_says_so() -> None:
     assert "Choose two to four runs" in words(app)
 
 
-def test_a_running_run_shows_progress_and_cancel(runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    make_running(path)
-    app = open_page("launch", run=path.name)
-    assert "Cancel" in [button.label for button in app.button]
-    assert charts(app) == 1
-    assert [metric.label for metric in app.metric] == ["Loss", "Loss scale S", "Skipped", "Flushed"]
-    for page in ("compare", "explore"):
-        assert charts(open_page(page)) >= 1
-
-
-@pytest.mark.parametrize(
-    ("ended", "word"),
-    [
-        ("finished", "Finished with accuracy"),
-        ("cancelled", "Cancelled"),
-        ("failed", "Failed"),
-        ("interrupted", "Interrupted"),
-    ],
-)
-def test_every_end_has_its_own_face(ended: str, word: str, runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    error = "RuntimeError: out of <b>memory</b>" if ended in ("failed", "interrupted") else None
-    put_status(path, state=ended, error=error)
-    (path / "log.txt").write_text("first\nlast line of the log\n")
-    app = open_page("launch", run=path.name)
-    assert word in words(app)
-    assert "Close" in [button.label for button in app.button]
-    if error:
-        assert error in [code.value for code in app.code]
-        assert any("last line of the log" in code.value for code in app.code)
-
-
-def test_a_failed_run_without_rows_is_shown(runs_root: Path) -> None:
-    path = create_run(runs_root, RunConfig.build(task="sigmoid-mlp"))
-    put_status(path, state="failed", error="DeviceError: none")
-    app = open_page("launch", run=path.name)
-    assert "Failed" in words(app)
-    assert charts(app) == 0
-    assert not open_page("compare", runs=path.name).exception
-
-
 def test_a_broken_part_is_named_and_the_rest_shown(runs_root: Path, unscaled_run: Run) -> None:
     path = copy_of(unscaled_run, runs_root)
     (path / "exponents.parquet").write_bytes(b"PAR1 torn PAR1")
@@ -225,12 +177,6 @@ def test_a_broken_status_is_told(runs_root: Path, unscaled_run: Run) -> None:
     assert "status.json is broken" in words(open_page("launch", run=path.name))
     assert not open_page("launch").exception
     assert not open_page("compare", runs=path.name).exception
-
-
-@pytest.mark.usefixtures("runs_root")
-@pytest.mark.parametrize("asked", ["nothing", "../../etc/passwd", "<img src=x>"])
-def test_an_unknown_run_in_the_url_is_told(asked: str) -> None:
-    assert "no run" in words(open_page("launch", run=asked))
 
 
 def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
@@ -270,10 +216,28 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
 
 @pytest.mark.usefixtures("runs_root")
 def test_another_task_brings_its_own_number_of_steps() -> None:
-    app = open_page("launch")
+    app = open_page("launch", inject="20:layer5:inf")
     assert app.number_input(key="steps").value == 1000
     app.selectbox(key="task").set_value("digits-mlp").run()
     assert app.number_input(key="steps").value == 400
+    assert app.text_input(key="inject").value == "", "another task has other layers"
+
+
+@pytest.mark.usefixtures("runs_root")
+def test_a_link_to_launch_forgets_what_was_chosen_before() -> None:
+    app = open_page("launch")
+    app.selectbox(key="task").set_value("digits-cnn").run()
+    app.number_input(key="seed").set_value(5).run()
+    for page, query in (("whatif", {}), ("launch", {"task": "char-gpt", "policy": "constant:2^9"})):
+        app.switch_page(PAGES[page])
+        app.query_params.clear()
+        for name, value in query.items():
+            app.query_params[name] = value
+        app.run()
+    assert app.selectbox(key="task").value == "char-gpt"
+    assert app.text_input(key="policy.constant.scale").value == "512"
+    assert app.number_input(key="seed").value == 0
+    assert app.number_input(key="steps").value == find_task("char-gpt").steps
 
 
 def test_every_key_of_the_url_stands_in_the_table() -> None:
@@ -305,16 +269,6 @@ def test_an_unknown_word_in_the_url_is_told() -> None:
     assert "unknown precision 'fp8' in the link" in words(open_page("launch", precision="fp8"))
 
 
-def test_the_watched_run_is_still_there_when_one_comes_back(runs_root: Path, unscaled_run: Run) -> None:
-    path = copy_of(unscaled_run, runs_root)
-    app = open_page("launch", run=path.name)
-    for page in ("lsviz/ui/pages/compare.py", "lsviz/ui/pages/launch.py"):
-        app.switch_page(page)
-        app.query_params.clear()
-        app.run()
-    assert "Finished with accuracy" in words(app)
-
-
 def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> None:
     app = open_page("launch")
     app.text_input(key="policy.constant.scale").set_value("many").run()
@@ -331,7 +285,8 @@ def test_bad_input_is_told_in_one_line_and_starts_nothing(runs_root: Path) -> No
     [
         ("20:layer3", "inject: '20:layer3' is no step:layer:kind"),
         ("2000:layer3:inf", "inject: 2000:layer3:inf comes after the last step; choose one from 0 to 999"),
-        ("20:<b>:huge", ""),
+        ("20:<b>:huge", "sigmoid-mlp has no layer '<b>' with weights; choose one of: layer1, layer2"),
+        ("20:layer3:huge,3:output:nan", "Injects 3:output:nan, 20:layer3:huge"),
     ],
 )
 def test_a_fault_comes_from_the_url_and_is_checked(fault: str, told: str, runs_root: Path) -> None:
@@ -339,8 +294,8 @@ def test_a_fault_comes_from_the_url_and_is_checked(fault: str, told: str, runs_r
     assert app.text_input(key="inject").value == fault
     shown = words(app).replace("\\", "")
     assert told in shown
-    assert ("inject: " in shown) == bool(told)
-    if told:
+    assert ("inject: " in shown) == told.startswith("inject: ")
+    if told.startswith("inject: "):
         next(button for button in app.button if button.label == "Start").click()
         app.run()
         assert told in app.error[0].value.replace("\\", "")
