@@ -124,15 +124,15 @@ def searching(page: Page) -> Iterator[Act]:
             yield lambda: field.press("Enter")
 
 
-def in_list(label: str) -> Callable[[Page], Iterator[Act]]:
-    """Choose the next in a list: opened before, chosen by Enter."""
+def in_list(label: str, key: str = "ArrowDown") -> Callable[[Page], Iterator[Act]]:
+    """Choose the next in a list: opened and found before, chosen by Enter."""
 
     def acts(page: Page) -> Iterator[Act]:
         field = page.get_by_role("combobox", name=label)
         while True:
             field.click()
             page.wait_for_timeout(300)
-            field.press("ArrowDown")
+            field.press(key)
             yield lambda: field.press("Enter")
 
     return acts
@@ -150,7 +150,7 @@ INTERACTIONS: Final = (
     Interaction("Replay: another run", "replay", in_list("Run"), FIGURE),
     Interaction("Policies: a step overflows", "policies", on_pattern, FIGURE),
     Interaction("Updates: another rule", "updates", in_list("One of them, to try"), '[data-testid="stCode"]'),
-    Interaction("Reproduce: another experiment", "reproduce", in_list("Experiment"), FIGURE),
+    Interaction("Reproduce: another experiment", "reproduce", in_list("Experiment", "ArrowUp"), FIGURE),
     Interaction("Runs: a search", "runs", searching, TITLE),
 )
 """What is done on the shipped sample runs."""
