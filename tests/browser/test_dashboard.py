@@ -154,7 +154,7 @@ def test_policies_follows_what_is_clicked(browser: Browser, server: Server) -> N
     expect(page.get_by_role("heading", name="After 8 steps gradscaler has S = 1,024.")).to_be_visible(
         timeout=30_000
     )
-    expect(figure.get_by_text("gradscaler", exact=True)).to_be_visible()
+    expect(figure.get_by_text("gradscaler", exact=True)).to_be_visible(timeout=30_000)
     for step in ("0", "1", "2"):
         page.get_by_role("button", name=step, exact=True).click()
         page.wait_for_url(f"**pattern={'O' * (int(step) + 1)}.**")
