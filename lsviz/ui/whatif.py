@@ -33,7 +33,7 @@ from lsviz.policies import format_number, parse_number
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
-from lsviz.ui.state import colour_mode, take_default
+from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
@@ -81,7 +81,6 @@ class Answer:
 
 def choose_format() -> str:
     """Ask for the format that gradients would be cast to, and return its name."""
-    take_default("format", "FP16")
     chosen = st.segmented_control(
         "Cast to", FORMATS, default="FP16", required=True, key="format", bind="query-params", help=_RANGES
     )
