@@ -21,6 +21,14 @@ REPOSITORY = Path(__file__).parents[1]
 SAMPLES = REPOSITORY / "sample_runs"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As every task trains. Left alone, it would hang on which tests came before, and so on the order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def train_run(root: Path, **settings: object) -> Run:
     """Train a run to its end in this process and return it."""
     path = create_run(root, RunConfig.build(**settings))
