@@ -18,6 +18,7 @@ import pytest
 
 from lsviz.policies import POLICIES
 from lsviz.runs.reader import open_run
+from tests.commands import forked
 from tests.conftest import clean_environment
 
 QUICK = ["--task", "digits-mlp", "--steps", "12", "--record-every", "5", "--reference-every", "5"]
@@ -78,43 +79,43 @@ def test_run_prints_a_summary_for_people(tmp_path: Path) -> None:
 
 def test_list_shows_what_was_run(tmp_path: Path) -> None:
     assert "No runs in runs" in lsviz("list", cwd=tmp_path).stdout
-    assert strict(lsviz("list", "--json", cwd=tmp_path).stdout) == []
-    lsviz("run", *QUICK, cwd=tmp_path)
-    (row,) = strict(lsviz("list", "--json", cwd=tmp_path).stdout)  # type: ignore[misc]
+    assert strict(forked("list", "--json", cwd=tmp_path).stdout) == []
+    forked("run", *QUICK, cwd=tmp_path)
+    (row,) = strict(forked("list", "--json", cwd=tmp_path).stdout)  # type: ignore[misc]
     assert (row["task"], row["policy"], row["state"], row["step"]) == ("digits-mlp", "none", "finished", 12)
-    table = lsviz("list", "--runs", str(tmp_path / "runs"), cwd=tmp_path.parent).stdout
+    table = forked("list", "--runs", str(tmp_path / "runs"), cwd=tmp_path.parent).stdout
     assert row["run_id"] in table
     broken = tmp_path / "runs" / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
-    again = lsviz("list", cwd=tmp_path)
+    again = forked("list", cwd=tmp_path)
     assert row["run_id"] in again.stdout
     assert "run.json is broken" in again.stderr
 
 
 def test_trace_follows_overflows_and_amax(tmp_path: Path) -> None:
     policy = "gradscaler:init_scale=256,growth_interval=4"
-    done = lsviz("trace", "--policy", policy, "--overflow", "OO....O", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", policy, "--overflow", "OO....O", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {
         "scales": [128, 64, 64, 64, 64, 128, 64],
         "skipped": [0, 1, 6],
         "raised_at": None,
     }
     (tmp_path / "amax.json").write_text('{"amax": [100, 300, "inf", 1, "nan"]}')
-    done = lsviz("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [256, 128, 64, 64, 32], "skipped": [1, 2, 4], "raised_at": None}
     (tmp_path / "amax.json").write_text('{"amax": ["2^-3", 1e3]}')
-    done = lsviz("trace", "--policy", "none", "--amax", "amax.json", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", "none", "--amax", "amax.json", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [1, 1], "skipped": [], "raised_at": None}
-    plain = lsviz("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
+    plain = forked("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
     assert "overflow, skipped" in plain
 
 
 def test_trace_tells_where_a_policy_gives_up_and_where_torch_would_corrupt(tmp_path: Path) -> None:
-    done = lsviz("trace", "--policy", "deepspeed:init_scale=2", "--overflow", "OOO.", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", "deepspeed:init_scale=2", "--overflow", "OOO.", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [2, 1], "skipped": [0, 1, 2], "raised_at": 2}
     assert "deepspeed gives up at step 2: overflow with the loss scale already at its floor" in done.stderr
-    done = lsviz("trace", "--policy", "gradscaler:init_scale=2^-126", "--overflow", "OO.", cwd=tmp_path)
+    done = forked("trace", "--policy", "gradscaler:init_scale=2^-126", "--overflow", "OO.", cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: at step 2 S is 2^-128 and 1/S is infinite" in done.stderr
     assert "clean steps 1" in done.stdout
@@ -245,7 +246,7 @@ def test_an_error_is_one_line_exit_2_and_nothing_half_made(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     # No GPU for this process, so that the absent device is absent on every machine.
-    done = lsviz(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    done = forked(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
@@ -270,7 +271,7 @@ def test_an_error_is_one_line_exit_2_and_nothing_half_made(
 )
 def test_an_amax_file_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
-    done = lsviz("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)
+    done = forked("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)
     assert done.returncode == 2
     assert "must hold JSON such as" in done.stderr
 
