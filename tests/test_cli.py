@@ -19,7 +19,7 @@ import pytest
 from lsviz.policies import POLICIES
 from lsviz.runs.reader import open_run
 from tests.commands import forked
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE, clean_environment
 
 QUICK = ["--task", "digits-mlp", "--steps", "12", "--record-every", "5", "--reference-every", "5"]
 
@@ -31,7 +31,7 @@ def lsviz(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
         text=True,
         cwd=cwd,
         env=clean_environment(**environment),
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -127,7 +127,7 @@ def test_a_long_pattern_comes_from_stdin(tmp_path: Path) -> None:
         input="O" + "." * 150_000 + "\n",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env=clean_environment(),
         check=False,
     )
@@ -286,13 +286,13 @@ def test_ctrl_c_leaves_a_readable_run_marked_cancelled(tmp_path: Path) -> None:
         env=clean_environment(),
         start_new_session=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not list(tmp_path.glob("*/steps-*.parquet")):
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "cancelled at step" in stderr
     assert "Traceback" not in stderr
@@ -328,7 +328,7 @@ def test_dash_serves_the_pages_on_loopback_and_opens_them(tmp_path: Path) -> Non
             for path in ("", "/compare", "/_stcore/health"):
                 assert status_of(f"http://127.0.0.1:{port}{path}") == 200
             assert listening_addresses(port) == {"127.0.0.1"}
-            end = time.monotonic() + 30
+            end = time.monotonic() + PATIENCE
             while not opened.exists() and time.monotonic() < end:
                 time.sleep(0.05)
             assert opened.read_text().strip() == f"http://localhost:{port}"
@@ -336,7 +336,7 @@ def test_dash_serves_the_pages_on_loopback_and_opens_them(tmp_path: Path) -> Non
             os.killpg(process.pid, signal.SIGINT)
 
 
-def status_of(url: str, seconds: float = 60.0) -> int:
+def status_of(url: str, seconds: float = PATIENCE) -> int:
     end = time.monotonic() + seconds
     while True:
         try:
@@ -361,6 +361,6 @@ def test_help_needs_no_torch_and_no_streamlit(arguments: list[str]) -> None:
         "import sys; from lsviz.cli import main; main(sys.argv[1:]);"
         "sys.exit(bool({'torch', 'streamlit', 'plotly'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0
     assert done.stdout

@@ -18,7 +18,7 @@ from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.training.experiments import Experiment
 from tests.commands import forked
-from tests.conftest import clean_environment
+from tests.conftest import PATIENCE, clean_environment
 from tests.test_cli import strict
 
 TINY = ["--task", "digits-mlp", "--steps", "8", "--record-every", "4", "--reference-every", "4"]
@@ -128,12 +128,12 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not any(run.status.step for run in RunStore.at(tmp_path / "runs").list_runs()):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "goes on with what is missing" in errors
     assert [run.status.state for run in RunStore.at(tmp_path / "runs").list_runs()] == ["cancelled"]
@@ -217,12 +217,12 @@ def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not any(run.status.state == "finished" for run in RunStore.at(tmp_path / "here").list_runs()):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     document = strict(out.splitlines()[-1])
     assert isinstance(document, dict)
@@ -234,5 +234,7 @@ def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -
 @pytest.mark.parametrize("command", ["sweep", "reproduce", "lab", "updates"])
 def test_a_sweep_imports_no_torch_itself(command: str) -> None:
     code = "import sys; from lsviz.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, "--help"], capture_output=True, timeout=PATIENCE
+    )
     assert done.returncode == 0

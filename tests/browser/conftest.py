@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.conftest import REPOSITORY, clean_environment
+from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -93,10 +93,10 @@ def server(tmp_path: Path) -> Iterator[Server]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while True:
             try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=10).close()
                 break
             except OSError:
                 assert process.poll() is None, (tmp_path / "server.log").read_text()
@@ -105,7 +105,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield Server(url, tmp_path / "runs")
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
         log.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.testing.v1 import AppTest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE, REPOSITORY
 
 PAGES = {
     "explore": None,
@@ -23,7 +23,7 @@ PAGES = {
 
 
 def open_page(name: str, **query: str) -> AppTest:
-    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=PATIENCE)
     page = PAGES[name]
     if page is not None:
         app.run()

@@ -21,7 +21,7 @@ from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run
 from lsviz.ui.keys import KEYS
-from tests.conftest import REPOSITORY, SAMPLES, train_run
+from tests.conftest import PATIENCE, REPOSITORY, SAMPLES, train_run
 from tests.ui.opening import PAGES, charts, open_page, words
 
 
@@ -260,7 +260,7 @@ def test_start_launches_the_run_that_the_form_asks_for(runs_root: Path) -> None:
             inject="3:layer1:nan",
         )
         assert app.query_params["run"] in (run.run_id, [run.run_id])
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while live_status(run).live:
             assert time.monotonic() < end
             time.sleep(0.1)
@@ -378,7 +378,7 @@ def test_no_page_loads_torch() -> None:
     )
     # conftest imports torch's users, so this runs without it.
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == list(PAGES)
