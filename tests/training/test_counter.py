@@ -16,6 +16,7 @@ from lsviz.exponents import ExponentHistogram
 from lsviz.training import counter as module
 from lsviz.training.counter import Counter, Counting
 from lsviz.training.counting import compiled_counter, histograms, settled, tally_later
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
