@@ -1,4 +1,4 @@
-"""The command line as a person runs it: through a subprocess."""
+"""The command line as a person runs it: through a subprocess, the first time from scratch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_run_prints_one_strict_json_object_last(tmp_path: Path) -> None:
 
 
 def test_run_prints_a_summary_for_people(tmp_path: Path) -> None:
-    done = lsviz("run", *QUICK, "--out", "here", cwd=tmp_path)
+    done = forked("run", *QUICK, "--out", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert "final loss scale" in done.stdout
@@ -143,7 +143,7 @@ def test_policies_lists_all_with_rule_and_source(tmp_path: Path) -> None:
     assert [row["name"] for row in rows] == list(POLICIES)
     megatron = next(row for row in rows if row["name"] == "megatron")
     assert megatron["settings"]["init_scale"] == 2**32
-    table = lsviz("policies", cwd=tmp_path).stdout
+    table = forked("policies", cwd=tmp_path).stdout
     assert "settings: init_scale=2^32, growth_factor=2" in table
 
 
@@ -162,7 +162,7 @@ def test_run_takes_update_rules_and_warns_where_they_are_wrong(tmp_path: Path) -
         "retry",
         "--no-master-weights",
     ]
-    done = lsviz("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
+    done = forked("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lsviz: warning: fold-lr with Adam")
     config = open_run(strict(done.stdout)["path"]).config  # type: ignore[index]
@@ -181,7 +181,7 @@ def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
     assert "FP16" in report["engine"]
     assert report["kernel"].startswith("compiled loops")
     assert report["device"] in ("cpu", "cuda")
-    assert "torch" in lsviz("doctor", cwd=tmp_path).stdout
+    assert "torch" in forked("doctor", cwd=tmp_path).stdout
 
 
 ERRORS = [
