@@ -206,7 +206,8 @@ def test_workers_do_not_import_what_lies_in_the_current_folder(
 
 
 def test_a_finished_run_without_its_tables_is_trained_again(tmp_path: Path) -> None:
-    first = run_sweep(tmp_path, [config()], jobs=1).runs[config()]
+    first = train_run(tmp_path, **config().model_dump())
+    assert list(finished_runs(tmp_path)) == [config()]
     for table in first.path.glob("*.parquet"):
         table.unlink()
     assert run_sweep(tmp_path, [config()], jobs=1).reused == 0
@@ -273,7 +274,8 @@ def test_a_folder_that_can_not_be_written_any_more_ends_the_sweep(tmp_path: Path
 
 
 def test_a_run_that_can_not_be_read_is_trained_again(tmp_path: Path) -> None:
-    first = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1).runs[config(0, record_every=2)]
+    first = train_run(tmp_path, **config(0, record_every=2).model_dump())
+    assert list(finished_runs(tmp_path)) == [config(0, record_every=2)]
     whole = (first.path / "exponents.parquet").read_bytes()
     (first.path / "exponents.parquet").write_bytes(whole[: len(whole) // 2])
     again = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1)
