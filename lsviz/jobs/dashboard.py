@@ -24,6 +24,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "server.fileWatcherType": "none",
     "server.showEmailPrompt": False,
     "browser.gatherUsageStats": False,
+    "global.disableWidgetStateDuplicationWarning": True,
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
     "theme.light.backgroundColor": "#ffffff",

@@ -27,7 +27,7 @@ class Key:
 
 
 KEYS: Final[dict[str, Key]] = {
-    "step": Key(("explore", "compare", "layers"), "the step shown"),
+    "step": Key(("explore", "compare", "layers"), "the step shown", ("step_controls",)),
     "setting": Key(("explore",), "what is trained"),
     "beside": Key(("explore",), "the run beside the unscaled one"),
     "runs": Key(("compare", "layers"), "run ids, comma-separated", ("chosen_runs",)),

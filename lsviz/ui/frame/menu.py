@@ -13,7 +13,7 @@ from lsviz.ui.widgets import show_glossary
 
 SHORTCUTS = {
     "Tab": "from one control to the next; all can be reached",
-    "←  →": "in a slider that has the focus: one place back or on",
+    "←  →": "outside a field: the recorded step before or after; in a slider that has the focus: a place",
     "Ctrl Enter": "on Launch: start",
     "double click": "in a figure: back from a zoom",
     "R": "run the page again",
