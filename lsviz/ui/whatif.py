@@ -231,6 +231,6 @@ def show_next(run: Run, answer: Answer) -> None:
     policy, task = answer.found.policy, run.config.task
     if policy is None:
         return
-    st.code(f"lsviz run --task {task} --policy {policy}", language="sh")
+    st.code(f"lsviz run --task {task} --policy {policy}", language=None)
     if task in TASKS:
         link_page("launch", f"Launch {task} with {policy}", {"task": task, "policy": policy})

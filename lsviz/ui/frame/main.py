@@ -34,11 +34,14 @@ HELP: Final = {
     "reproduce": "The paper's findings in small",
 }
 ICON: Final = Path(__file__).parents[1] / "icon.png"
+# The last two lines are for contrast: Streamlit's own is below AA.
 STYLE: Final = """
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
 .st-key-page_menu {position: fixed; top: .45rem; right: 1rem; width: auto; z-index: 999991}
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 .st-key-learn_overflows [role="toolbar"] {flex-wrap: wrap; overflow: visible}
+[data-testid="stCaptionContainer"] {opacity: .8}
+button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {color: inherit !important}
 """
 
 
