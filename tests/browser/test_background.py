@@ -16,9 +16,7 @@ def test_policies_follows_what_is_clicked(browser: Browser, dashboard: Server) -
     complaints = watch_page(page, dashboard.url)
     page.goto(f"{dashboard.url}/policies?policies=gradscaler&pattern=........")
     figure = page.locator(".js-plotly-plot").first
-    expect(page.get_by_role("heading", name="After 8 steps gradscaler has S = 1,024.")).to_be_visible(
-        timeout=30_000
-    )
+    expect(page.get_by_role("heading", name="After 8 steps gradscaler has S = 1,024.")).to_be_visible()
     expect(figure.get_by_text("gradscaler", exact=True)).to_be_visible()
     for step in ("0", "1", "2"):
         page.get_by_role("button", name=step, exact=True).click()
@@ -36,7 +34,7 @@ def test_reproduce_shows_table_curves_and_pictures(browser: Browser, dashboard: 
     page = open_context(browser, height=3400).new_page()
     complaints = watch_page(page, dashboard.url)
     page.goto(f"{dashboard.url}/reproduce?experiment=sigmoid-mlp")
-    expect(page.get_by_role("heading", name="experiments need no loss scaling")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="experiments need no loss scaling")).to_be_visible()
     expect(page.get_by_role("cell", name="Multibox SSD").first).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     expect(

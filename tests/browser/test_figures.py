@@ -40,7 +40,7 @@ def test_the_whatif_slider_moves_the_window_without_the_server(browser: Browser,
     page = open_context(browser, height=1400).new_page()
     complaints = watch_page(page, dashboard.url)
     page.goto(f"{dashboard.url}/whatif")
-    page.wait_for_selector(".slider-container", state="attached", timeout=30_000)
+    page.wait_for_selector(".slider-container", state="attached")
     page.wait_for_timeout(500)
     page.context.set_offline(True)
     slide_to_the_left(page)
@@ -71,7 +71,7 @@ def test_a_figure_is_saved_as_png_svg_and_csv(browser: Browser, dashboard: Serve
     page = open_context(browser, height=1400).new_page()
     complaints = watch_page(page, dashboard.url)
     page.goto(dashboard.url)
-    page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    page.wait_for_selector(BARS, state="attached")
     saved = {}
     for kind in ("PNG", "SVG", "CSV"):
         with page.expect_download() as download:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.browser
 def test_the_address_bar_holds_the_view(browser: Browser, dashboard: Server) -> None:
     page = open_context(browser).new_page()
     page.goto(f"{dashboard.url}/?step=400&beside=gradscaler")
-    page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    page.wait_for_selector(BARS, state="attached")
     expect(page.get_by_text("step 400 of 1,000")).to_be_visible()
     expect(page.locator(".js-plotly-plot").first.get_by_text("gradscaler", exact=True)).to_be_visible()
     page.get_by_role("slider").press("ArrowRight")
@@ -25,7 +25,7 @@ def test_the_address_bar_holds_the_view(browser: Browser, dashboard: Server) -> 
 def test_a_link_can_leave_controls_out(browser: Browser, dashboard: Server) -> None:
     page = open_context(browser).new_page()
     page.goto(f"{dashboard.url}/?hide=step,navigation,nonsense&step=400")
-    page.wait_for_selector(BARS, state="attached", timeout=30_000)
+    page.wait_for_selector(BARS, state="attached")
     expect(page.get_by_text("step 400 of 1,000")).to_be_visible()
     expect(page.get_by_role("slider")).to_be_hidden()
     expect(page.get_by_test_id("stTopNavLink").first).to_be_hidden()
@@ -49,7 +49,7 @@ def test_a_link_into_a_page_opens_without_a_complaint(path: str, browser: Browse
         expect(page.get_by_text("Shallow ReLU net, digits.")).to_be_visible(timeout=30_000)
         expect(page.get_by_role("spinbutton", name="Seed")).to_have_value("3")
     else:
-        page.wait_for_selector(BARS, state="attached", timeout=30_000)
+        page.wait_for_selector(BARS, state="attached")
     # The server's first visitor gets the whole dashboard too, not the bare page.
     expect(page.get_by_test_id("stTopNavLink").get_by_text("Explore", exact=True)).to_be_visible()
     assert page.get_by_role("link", name="main", exact=True).count() == 0

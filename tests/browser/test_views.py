@@ -25,16 +25,17 @@ def fill(label: str, words: str) -> Callable[[Page], None]:
     def act(page: Page) -> None:
         page.get_by_label(label, exact=True).fill(words)
         page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
 
     return act
 
 
-def choose_next(label: str) -> Callable[[Page], None]:
-    """Return the act of choosing the next option of a list, by the keyboard."""
+def choose(label: str, words: str) -> Callable[[Page], None]:
+    """Return the act of choosing the one option of a list that holds these words, by the keyboard."""
 
     def act(page: Page) -> None:
-        page.get_by_role("combobox", name=label).press("ArrowDown")
-        expect(page.get_by_role("option").first).to_be_visible()
+        page.get_by_role("combobox", name=label).fill(words)
+        expect(page.get_by_role("option")).to_have_count(1)
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
 
@@ -49,11 +50,11 @@ ACTS: dict[str, Callable[[Page], None]] = {
     "compare": lambda page: page.get_by_role("slider").press("ArrowRight"),
     "layers": click("radio", "weights"),
     "whatif": click("radio", "BF16"),
-    "blame": choose_next("Run"),
-    "replay": choose_next("Run"),
+    "blame": choose("Run", "sigmoid-mlp · gradscaler"),
+    "replay": choose("Run", "sigmoid-mlp · constant:1024"),
     "policies": lambda page: page.get_by_text("Same start for all").click(),
-    "updates": choose_next("One of them, to try"),
-    "reproduce": choose_next("Experiment"),
+    "updates": choose("One of them, to try", "L2 before"),
+    "reproduce": choose("Experiment", "sigmoid-mlp"),
 }
 """What is done on each page, and must then stand in its address."""
 
