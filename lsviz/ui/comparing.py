@@ -82,9 +82,9 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
     st.subheader("What differs" if len(views) > 1 else "Settings and results")
     st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
     costs = [cost_finding(view.steps, view.record.config) for view in views]
-    for label, cost in zip(labels, costs, strict=True):
-        if cost:
-            st.caption(plain(f"{label}: {cost}"))
+    told = [plain(f"{label}: {cost}") for label, cost in zip(labels, costs, strict=True) if cost]
+    if told:
+        st.caption("  \n".join(told))
 
 
 def _default(runs: list[Run]) -> list[str]:

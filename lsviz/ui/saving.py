@@ -44,9 +44,9 @@ _HTML: Final = """<button value="png" title="Save this figure as a PNG picture">
 <button value="svg" title="Save this figure as an SVG drawing">SVG</button>"""
 _CSS: Final = """
 :host { display: block }
-button { font: 400 0.8125rem var(--st-font); color: var(--st-text-color); opacity: .75; background: none;
-  border: none; padding: .25rem .4rem; cursor: pointer; border-radius: .25rem }
-button:hover, button:focus-visible { opacity: 1; background: var(--st-secondary-background-color) }
+button { font: 400 0.875rem var(--st-font); color: var(--st-text-color); background: none; border: none;
+  padding: .25rem .4rem; cursor: pointer; border-radius: .25rem }
+button:hover, button:focus-visible { background: var(--st-secondary-background-color) }
 """
 
 

@@ -94,16 +94,6 @@ def set_url_list(key: str, values: Sequence[str], separator: str = ",") -> None:
         st.query_params.pop(key, None)
 
 
-def take_default(key: str, default: str) -> None:
-    """Let a link that asks for a widget's default have it; call it before the widget is drawn.
-
-    Streamlit drops a default from the URL, and what the session remembers of another visit would win.
-    """
-    if st.query_params.get(key) == default:
-        st.session_state.pop(key, None)
-        st.query_params.pop(key, None)
-
-
 def hidden() -> list[str]:
     """Return the controls to leave out: the URL's, which the session keeps from page to page."""
     if "hide" in st.query_params:

@@ -33,7 +33,7 @@ from lsviz.policies import format_number, parse_number
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
-from lsviz.ui.state import colour_mode, take_default
+from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MAP = "all layers at every S"
 GAPS = "predicted and actual"
 HALF = ("fp16", "bf16")
+_PROPOSED = "whatif.proposed"
 FORMATS = [fmt.name.upper() for fmt in ROUNDING_FORMATS]
 _RANGES = (
     "FP16: from 2⁻²⁴ to 65,504. BF16: from 2⁻¹³³ on, as far as FP32. "
@@ -81,7 +82,6 @@ class Answer:
 
 def choose_format() -> str:
     """Ask for the format that gradients would be cast to, and return its name."""
-    take_default("format", "FP16")
     chosen = st.segmented_control(
         "Cast to", FORMATS, default="FP16", required=True, key="format", bind="query-params", help=_RANGES
     )
@@ -202,8 +202,10 @@ def show_gaps(answer: Answer, fmt: str) -> None:
 def show_scale(answer: Answer, fmt: str) -> None:
     """Ask for any S and list what a cast would do to each tensor there, with bounds where it is not exact."""
     with st.expander("Every tensor at one S"):
-        if "ask" not in st.session_state:
-            st.session_state["ask"] = st.query_params.get("ask", format_number(answer.found.best or 1.0))
+        best = format_number(answer.found.best or 1.0)
+        if st.session_state.get("ask") in (None, st.session_state.get(_PROPOSED)):  # nothing else was asked
+            st.session_state["ask"] = st.query_params.get("ask", best)
+        st.session_state[_PROPOSED] = best
         text = st.text_input(
             "Loss scale S",
             key="ask",
@@ -256,7 +258,7 @@ def show_next(run: Run, answer: Answer) -> None:
     if policy is None or precision not in HALF:
         return
     others = "" if precision == "fp16" else f" --precision {precision}"
-    st.code(f"lsviz run --task {task} --policy {policy}{others}", language="sh")
+    st.code(f"lsviz run --task {task} --policy {policy}{others}", language=None)
     if task in TASKS:
         scaled = "without loss scaling" if policy == "none" else f"with {policy}"
         label = f"Launch {task} {scaled}{'' if precision == 'fp16' else f' in {precision.upper()}'}"

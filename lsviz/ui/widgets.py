@@ -70,7 +70,8 @@ def show_pictures(views: Sequence[RunView]) -> None:
         value = "" if metric is None else f": {view.record.metric_name} {metric:.3g}"
         pictures.append((view.picture, f"{label}{value}"))
     for column, (picture, caption) in zip(st.columns(max(4, len(pictures))), pictures, strict=False):
-        column.image(picture, caption=plain(caption), width="stretch")
+        alt = "What was to be learned" if caption == "original" else f"What the model drew with {caption}"
+        column.image(picture, caption=plain(caption), width="stretch", alt=alt)
 
 
 def show_glossary() -> None:

@@ -7,8 +7,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from lsviz.jobs.manager import live_status
 from lsviz.runs.store import RunStore
-from tests.browser.conftest import Server, watch_page
-from tests.browser.test_dashboard import keep_picture, without_probing
+from tests.browser.conftest import Server
+from tests.browser.driving import keep_picture, watch_page, without_probing
 
 pytestmark = pytest.mark.browser
 
@@ -77,13 +77,13 @@ def test_a_zoom_stays_while_runs_go_on(browser: Browser, server: Server) -> None
     page.wait_for_function(f"() => ({COLUMNS})() > {columns}", timeout=120_000)
     page.wait_for_function(f"() => ({RANGE})()", timeout=60_000)
     assert page.evaluate(RANGE) == pytest.approx(seen), "the same steps, with more in them"
-    keep_picture(page, "launch-two-runs-zoomed")
 
     press_all(page, "Cancel", 2)
     expect(page.get_by_role("link", name="See them on Compare")).to_be_visible(timeout=60_000)
     assert {run.status.state for run in runs} == {"cancelled"}
     page.wait_for_function(f"() => ({LAST})() > {since}", timeout=60_000)
     assert page.evaluate(RANGE) == pytest.approx(seen), "also once they have ended"
+    keep_picture(page, "launch-two-runs-zoomed")
     page.locator(".st-key-live_timeline .nsewdrag").first.dblclick()
     page.wait_for_function(f"() => (({RANGE})() || [0, 0])[1] > 8000", timeout=60_000)
     assert not complaints.strangers

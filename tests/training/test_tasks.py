@@ -32,12 +32,12 @@ from lsviz.training.tasks.text import CONTEXT
 
 STEPS = {
     "sigmoid-mlp": 120,
-    "digits-mlp": 40,
+    "digits-mlp": 30,
     "digits-cnn": 30,
-    "shapes-ssd": 40,
-    "char-gpt": 25,
-    "char-lstm": 25,
-    "image-fit": 40,
+    "shapes-ssd": 25,
+    "char-gpt": 15,
+    "char-lstm": 15,
+    "image-fit": 15,
 }
 
 

@@ -22,7 +22,7 @@ SHORTCUTS = {
 
 def show_menu(page: str) -> None:
     """Draw the menu in the header's right end."""
-    with st.container(key="page_menu", horizontal=True, gap="xsmall"):
+    with st.container(key="page_menu", horizontal=True, gap="small"):
         show_glossary()
         with st.popover("", icon=":material/share:", type="tertiary", help="Share, and hide controls"):
             _show_sharing(page)

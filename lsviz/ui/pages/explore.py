@@ -22,7 +22,7 @@ from lsviz.ui.widgets import (
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
 heading = st.container()
-setting_column, beside_column, step_column = st.columns([4, 5, 5], vertical_alignment="bottom")
+setting_column, beside_column, step_column = st.columns([4, 6, 5], vertical_alignment="bottom")
 with setting_column:
     of_setting = choose_setting(shown)
 with beside_column:
