@@ -109,8 +109,8 @@ def test_layers_opens_on_ten_thousand_steps_of_a_hundred_layers(
     complaints = watch_page(page, server.url)
     page.goto(f"{server.url}/layers?runs={long}&step=9999&layer=layer050")
     expect(page.get_by_text("Step 9,999.")).to_be_visible()
-    page.wait_for_selector(f"{MAP} .bars path", state="attached")
-    words = "Exponents of layer050 over the recorded steps, one panel a run; the dashed line is step 9999."
+    page.wait_for_selector(f"{MAP} .heatmaplayer image", state="attached")
+    words = "Exponents of layer050 over the recorded steps, one panel a run."
     expect(page.get_by_role("figure", name=words)).to_be_visible()
     settle(page)
     assert page.get_by_test_id("stException").count() == 0
@@ -136,7 +136,7 @@ def test_a_click_on_a_layer_shows_its_history_and_the_address_follows(
     runs = {run.config.policy: run.run_id for run in RunStore.at(SAMPLES).list_runs()[:3]}
     page = open_context(browser, height=1600).new_page()
     page.goto(f"{dashboard.url}/layers?runs={','.join(runs.values())}&step=400")
-    page.wait_for_selector(f"{MAP} .bars path", state="attached")
+    page.wait_for_selector(f"{MAP} .heatmaplayer image", state="attached")
     settle(page)
     for facet in ("no scaling", "constant:1024", "gradscaler"):
         expect(page.locator(MAP).get_by_text(facet)).to_be_visible()
@@ -144,7 +144,7 @@ def test_a_click_on_a_layer_shows_its_history_and_the_address_follows(
     assert area is not None
     page.mouse.click(area["x"] + area["width"] / 4, rows_of(page)["layer3"])
     expect(page.get_by_role("combobox", name="History of")).to_have_value("layer3")
-    words = "Exponents of layer3 over the recorded steps, one panel a run; the dashed line is step 400."
+    words = "Exponents of layer3 over the recorded steps, one panel a run."
     expect(page.get_by_role("figure", name=words)).to_be_visible()
     page.wait_for_url("**layer=layer3**")
     keep_picture(page, "layers-clicked")
