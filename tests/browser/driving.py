@@ -15,11 +15,12 @@ PATIENCE_MS = 90_000
 """Milliseconds, for a machine that has other things to do."""
 
 # Nothing is on its way for half a second: no script, no skeleton, no figure that is yet to be drawn.
+# (A report is no app, and stands at once.)
 _STANDS = """() => {
   const app = document.querySelector('[data-testid="stApp"]');
   const waiting = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"]';
   const figures = [...document.querySelectorAll('.stPlotlyChart')];
-  const busy = app?.dataset.testScriptState !== 'notRunning' || document.querySelector(waiting)
+  const busy = (app && app.dataset.testScriptState !== 'notRunning') || document.querySelector(waiting)
     || figures.some((figure) => !figure.querySelector('.main-svg'));
   window.lsvizQuietSince = busy ? null : window.lsvizQuietSince ?? performance.now();
   return !busy && performance.now() - window.lsvizQuietSince > 500;
