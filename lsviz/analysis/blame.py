@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lsviz.analysis.findings import format_scale
+from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
 from lsviz.formats import FloatFormat
 
@@ -232,11 +232,40 @@ def blame_finding(blame: pd.DataFrame, steps: int) -> str:
     return ", and ".join(words)
 
 
+def blame_headline(blame: pd.DataFrame, steps: int, found: Bottleneck | None) -> tuple[str, str]:
+    """Return what to say first and what next: who caused skipped steps and why, and which layer fixes S.
+
+    Where no step was skipped, the layer comes first.
+
+    Args:
+        blame: `blame_frame`.
+        steps: How many steps the run has.
+        found: `bottleneck`.
+    """
+    skipped, limit = blame_finding(blame, steps), bottleneck_finding(found)
+    if len(blame):
+        return skipped, f"{_why(blame)} {limit}"
+    if found is None:
+        return skipped, limit
+    layer = found.layer or "The model"
+    return f"{layer} limits S, to {format_scale(found.allows)} at most", f"{skipped}. {limit}"
+
+
+def _why(blame: pd.DataFrame) -> str:
+    """Say why steps were skipped, the commonest cause first."""
+    counts = blame["cause"].map(CAUSES).fillna("nothing tells why").value_counts()
+    if len(counts) > 1:
+        return "Why: " + ", ".join(f"{words} ({count:,})" for words, count in counts.items()) + "."
+    words = str(counts.index[0])
+    always = " each time" if len(blame) > 1 and blame["cause"].notna().all() else ""
+    return f"{words[0].upper()}{words[1:]}{always}."
+
+
 def bottleneck_finding(found: Bottleneck | None) -> str:
     """Return in one sentence which layer fixes the global S."""
     if found is None:
         return "How near gradients come to overflow is not known of this run."
-    often = "at every step" if found.share == 1 else f"at {found.share:.0%} of the steps"
+    often = "at every step" if found.share == 1 else f"at {format_percent(found.share)} of the steps"
     return (
         f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {found.largest:.3g} at step "
         f"{found.step:,}, allows S = {format_scale(found.allows)} at most; it has the least headroom {often}."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Hashable, Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -26,20 +26,23 @@ def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -
 
     Returns:
         Columns step, tensor, kind, loss_scale, predicted and actual (shares of the values that are not
-        zero in the reference), and gap, actual less predicted: what was lost further up and never arrived.
+        zero in the reference), gap, actual less predicted: what was lost further up and never arrived, and
+        overflow and overflowed: shares that become Inf by the cast, and that really did.
     """
     keys = ["step", "tensor", "kind"]
     places = rows.keys[keys].assign(row=np.arange(len(rows.keys)))
     inside = flushed["loss_scale"].between(MIN_SCALE, MAX_SCALE)
-    wanted = flushed.loc[inside, [*keys, "loss_scale", "flushed"]].rename(columns={"flushed": "actual"})
+    really = {"flushed": "actual", "overflow": "overflowed"}
+    wanted = flushed.loc[inside, [*keys, "loss_scale", *really]].rename(columns=really)
     both = wanted.merge(places, on=keys)
     chosen = rows.taken(both["row"].to_numpy(np.int64))
     cast = shares_at_frame(chosen, both["loss_scale"].to_numpy(np.float64), fmt)
-    both[["flushed", "structural_zero"]] = cast[["flushed", "structural_zero"]].to_numpy()
+    told = ["flushed", "structural_zero", "overflow"]
+    both[told] = cast[told].to_numpy()
     at_risk = 1 - both["structural_zero"]
     both["predicted"] = (both["flushed"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
     both["gap"] = both["actual"] - both["predicted"]
-    found: pd.DataFrame = both[[*keys, "loss_scale", "predicted", "actual", "gap"]]
+    found: pd.DataFrame = both[[*keys, "loss_scale", "predicted", "actual", "gap", "overflow", "overflowed"]]
     return found
 
 
@@ -72,3 +75,45 @@ def gap_finding(gaps: pd.DataFrame) -> str:
         f"its FP32 gradient would lose {format_percent(worst['predicted'])}. The rest never arrived: it was "
         "lost in the layers above, or in FP16's rounding on the way."
     )
+
+
+def other_format_finding(
+    predicted: pd.DataFrame, layers: Sequence[str], *, computed: FloatFormat, cast: FloatFormat
+) -> str:
+    """Return in one sentence whether a run would have kept more in another format; empty where nobody knows.
+
+    Args:
+        predicted: `predicted_frame` of a cast to the other format, at the S that was in force.
+        layers: As `lsviz.analysis.shares.layer_names` returns them.
+        computed: The format that the run computed in.
+        cast: The other one.
+    """
+    gaps = layer_gap_frame(predicted, layers)
+    if gaps.empty:
+        return ""
+    name, mine = cast.name.upper(), computed.name.upper()
+    by_step = predicted.groupby("step")[["overflow", "overflowed"]].max() > 0
+    inf, inf_before = (int(count) for count in by_step.sum())
+    if inf > inf_before:
+        return (
+            f"{name} would have done harm: gradients overflow in it at {inf:,} of {len(by_step):,} recorded "
+            f"steps, in {mine} at {f'{inf_before:,}' if inf_before else 'none'}"
+        )
+    rows = gaps.to_dict("records")
+    worst = max(rows, key=lambda row: row["actual"])
+
+    def told(verdict: str, row: dict[Hashable, Any]) -> str:
+        kept, lost = format_percent(row["predicted"]), format_percent(row["actual"])
+        return (
+            f"{name} {verdict}: it flushes {kept} of {row['layer']}'s gradient, where {mine} flushed {lost}"
+        )
+
+    if gaps["predicted"].mean() > gaps["actual"].mean() + NOTICED:
+        return told("would have done harm", min(rows, key=lambda row: row["gap"]))
+    if worst["actual"] <= NOTICED:
+        most = format_percent(worst["actual"])
+        return f"{name} would not have helped: {mine} flushed at most {most} of any layer's gradient"
+    if worst["predicted"] <= NOTICED:
+        return told("would have helped", worst)
+    in_part = worst["predicted"] <= worst["actual"] / 2
+    return told("would have helped in part" if in_part else "would hardly have helped", worst)

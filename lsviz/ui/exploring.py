@@ -1,4 +1,4 @@
-"""Explore's parts: which two runs stand side by side, and what is shown without any."""
+"""Explore's parts: which two runs stand side by side, what to ask of them, and what is shown without any."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
+from lsviz.ui.text import plain
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -92,6 +93,24 @@ def choose_pair(runs: Sequence[Run]) -> list[Run]:
 def _short_label(config: RunConfig) -> str:
     """The run without what all of its setting have in common."""
     return run_label(config).removesuffix(f", {update_label(config)}")
+
+
+def show_questions(pair: Sequence[Run], runs: Sequence[Run]) -> None:
+    """Link questions to the pages that answer them of these runs.
+
+    Args:
+        pair: The unscaled run and the one beside it.
+        runs: All of that setting: one of them may have skipped steps.
+    """
+    unscaled, beside = pair
+    with st.container(horizontal=True, gap="medium"):
+        link_page("whatif", "Which S should I use?", {"seen": unscaled.run_id, "format": "FP16"})
+        link_page("whatif", "Would BF16 have helped?", {"seen": unscaled.run_id, "format": "BF16"})
+        link_page("blame", "Which layer limits S?", {"seen": beside.run_id})
+        skipping = next((run for run in (beside, *runs) if run.status.skipped_steps), None)
+        if skipping is not None:
+            words = f"Why did {_short_label(skipping.config)} skip steps?"
+            link_page("blame", plain(words), {"seen": skipping.run_id})
 
 
 def show_nothing_yet(heading: DeltaGenerator) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.findings import format_percent
-from lsviz.analysis.gap import gap_finding, layer_gap_frame, predicted_frame
+from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
 from lsviz.analysis.recommend import Recommendation, recommend
 from lsviz.analysis.scalemap import scale_map_frame
+from lsviz.analysis.series import run_format
 from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
 from lsviz.analysis.whatif import SHARES, Histograms, check_scale, load_histograms, whatif_frame
 from lsviz.analysis.window import (
@@ -36,8 +37,12 @@ from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 MAP = "all layers at every S"
 GAPS = "predicted and actual"
+HALF = ("fp16", "bf16")
 FORMATS = [fmt.name.upper() for fmt in ROUNDING_FORMATS]
 _RANGES = (
     "FP16: from 2⁻²⁴ to 65,504. BF16: from 2⁻¹³³ on, as far as FP32. "
@@ -55,6 +60,7 @@ class Answer:
         layers: The rows of the picture.
         steps: How many recorded steps it is read from.
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
+        beside: Whether the run would have kept more in that format; empty where it computed in it.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
         spectrum: `unscaled_frame` of the layers' outputs.
@@ -66,6 +72,7 @@ class Answer:
     layers: list[str]
     steps: int
     gaps: pd.DataFrame
+    beside: str
     caution: str
     pooled: Histograms
     spectrum: pd.DataFrame
@@ -95,16 +102,19 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     exponents = _run.exponents(columns=COUNTED_COLUMNS)
     frame = scale_map_frame(rows, target)
     layers = layer_names(exponents)
-    same = _run.config.precision == fmt
+    precision = _run.config.precision
+    same, half = precision == fmt, precision in HALF
     pooled = rows.pooled()
     outputs = layer_outputs(pooled, layers)
-    predicted = predicted_frame(rows, flushed_frame(exponents if same else exponents.head(0)), target)
+    predicted = predicted_frame(rows, flushed_frame(exponents if half else exponents.head(0)), target)
+    computed = run_format(precision)
     return Answer(
         found=recommend(rows, target, scale_map=frame),
         frame=frame,
         layers=layers,
         steps=int(rows.keys["step"].nunique()),
-        gaps=layer_gap_frame(predicted, layers),
+        gaps=layer_gap_frame(predicted if same else predicted.head(0), layers),
+        beside="" if same else other_format_finding(predicted, layers, computed=computed, cast=target),
         caution=rows.caution,
         pooled=pooled,
         spectrum=unscaled_frame(outputs, layers),
@@ -226,11 +236,27 @@ def _bounded(row: Any, name: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def show_finding(heading: DeltaGenerator, answer: Answer) -> None:
+    """Say first what the page is asked: whether another format would have helped, or which S to use."""
+    steps = f"Read from {answer.steps} recorded steps."
+    with heading:
+        if answer.beside:
+            st.header(plain(answer.beside))
+            st.markdown(plain(f"{answer.found.headline}."))
+            steps = f"{steps} The shares are means over them, at each layer's output and the S in force."
+        else:
+            st.header(plain(answer.found.headline))
+        st.caption(plain(f"{answer.found.reason} {steps}"))
+
+
 def show_next(run: Run, answer: Answer) -> None:
-    """Offer to try the answer."""
-    policy, task = answer.found.policy, run.config.task
-    if policy is None:
+    """Offer to try the answer, in a format that a run can compute in."""
+    policy, task, precision = answer.found.policy, run.config.task, answer.found.format
+    if policy is None or precision not in HALF:
         return
-    st.code(f"lsviz run --task {task} --policy {policy}", language="sh")
+    others = "" if precision == "fp16" else f" --precision {precision}"
+    st.code(f"lsviz run --task {task} --policy {policy}{others}", language="sh")
     if task in TASKS:
-        link_page("launch", f"Launch {task} with {policy}", {"task": task, "policy": policy})
+        scaled = "without loss scaling" if policy == "none" else f"with {policy}"
+        label = f"Launch {task} {scaled}{'' if precision == 'fp16' else f' in {precision.upper()}'}"
+        link_page("launch", label, {"task": task, "policy": policy, "precision": precision})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from lsviz.analysis.gap import gap_finding, layer_gap_frame, predicted_frame
+from lsviz.analysis.findings import format_percent
+from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
 from lsviz.analysis.shares import flushed_frame, layer_names
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms
-from lsviz.formats import FP16
+from lsviz.formats import BF16, E4M3, FP16
 from lsviz.runs.reader import Run
 
 
@@ -51,6 +52,57 @@ def test_the_finding_tells_the_largest_gap(predicted: float, actual: float, word
     assert words in gap_finding(gaps)
 
 
+def test_bf16_keeps_what_fp16_flushed_of_a_real_run(unscaled_run: Run) -> None:
+    exponents = unscaled_run.exponents(columns=READ_COLUMNS)
+    predicted = predicted_frame(Histograms.of(exponents), flushed_frame(exponents), BF16)
+    found = other_format_finding(predicted, layer_names(exponents), computed=FP16, cast=BF16)
+    lost = predicted.loc[predicted["tensor"] == "layer1", "actual"].mean()
+    assert found == (
+        "BF16 would have helped: it flushes 0 % of layer1's gradient, where FP16 flushed "
+        f"{format_percent(lost)}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "overflow", "words"),
+    [
+        # Of each layer, flushed by the cast and really; then steps with Inf, by the cast and really.
+        ((0.0, 1.0), (0.0, 0.1), (0, 0), "would have helped: it flushes 0 % of lower's gradient, where FP16"),
+        ((0.3, 0.9), (0.0, 0.1), (0, 0), "helped in part: it flushes 30 % of lower's gradient, where FP16"),
+        ((0.8, 0.9), (0.0, 0.0), (0, 0), "would hardly have helped: it flushes 80 % of lower's"),
+        ((0.0, 0.005), (0.0, 0.0), (0, 0), "not have helped: FP16 flushed at most 0.5 % of any layer's"),
+        (
+            (1.0, 1.0),
+            (0.9, 0.0),
+            (0, 0),
+            "done harm: it flushes 90 % of upper's gradient, where FP16",
+        ),
+        ((0.0, 1.0), (0.0, 0.0), (2, 0), "overflow in it at 2 of 2 recorded steps, in FP16 at none"),
+        ((0.0, 1.0), (0.0, 0.0), (1, 1), "would have helped: "),
+    ],
+)
+def test_another_format_is_judged_by_what_it_keeps(
+    lower: tuple[float, float], upper: tuple[float, float], overflow: tuple[int, int], words: str
+) -> None:
+    rows = [
+        {
+            "step": step,
+            "tensor": name,
+            "kind": "activation_grad",
+            "loss_scale": 1.0,
+            "predicted": cast,
+            "actual": really,
+            "gap": really - cast,
+            "overflow": 0.1 * (step < overflow[0]),
+            "overflowed": 0.1 * (step < overflow[1]),
+        }
+        for step in range(2)
+        for name, (cast, really) in (("lower", lower), ("upper", upper))
+    ]
+    assert words in other_format_finding(pd.DataFrame(rows), ["lower", "upper"], computed=FP16, cast=E4M3)
+
+
 def test_without_a_recorded_step_there_is_nothing_to_say() -> None:
     nothing = pd.DataFrame({name: [] for name in ("tensor", "kind", "predicted", "actual", "gap")})
     assert gap_finding(layer_gap_frame(nothing, ["layer1"])) == ""
+    assert other_format_finding(nothing, ["layer1"], computed=FP16, cast=BF16) == ""

@@ -49,6 +49,22 @@ def test_explore_opens_on_the_samples() -> None:
 
 
 @pytest.mark.usefixtures("runs_root")
+def test_explore_links_questions_to_the_runs_that_answer_them() -> None:
+    app = open_page("explore", setting="shapes-ssd")
+    links = {link.proto.label: link.proto.query_string for link in app.get("page_link")}
+    by_policy = {
+        run.config.policy: run.run_id
+        for run in RunStore.at(SAMPLES).list_runs()
+        if run.config.task == "shapes-ssd" and run.config.loss_weight == 1
+    }
+    assert f"seen={by_policy['none']}&format=FP16" in links["Which S should I use?"]
+    assert f"seen={by_policy['none']}&format=BF16" in links["Would BF16 have helped?"]
+    assert f"seen={by_policy['constant:256']}" in links["Which layer limits S?"]
+    assert f"seen={by_policy['gradscaler']}" in links["Why did gradscaler skip steps?"]
+    calm = open_page("explore", setting="digits-mlp")
+    assert not [link for link in calm.get("page_link") if link.proto.label.startswith("Why did")]
+
+
 def test_explore_follows_its_controls() -> None:
     app = open_page("explore")
     before = app.header[0].value

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.recommend import recommend
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms, load_histograms, whatif_frame
@@ -39,8 +40,18 @@ def test_a_link_shows_what_the_command_tells(shown: str, fmt: FloatFormat, runs_
     assert found.headline in said
     assert found.reason in said
     assert charts(app) == 2
-    assert ("lsviz run --task char-gpt --policy" in said) == (found.policy is not None)
+    assert ("lsviz run --task char-gpt --policy" in said) == (fmt is FP16 and found.policy is not None)
     assert app.selectbox(key="seen").value == run.run_id
+
+
+@pytest.mark.parametrize("shown", ["BF16", "E5M2"])
+def test_another_format_is_held_against_the_one_that_the_run_computed_in(shown: str, runs_root: Path) -> None:
+    runs = (r for r in RunStore.at(SAMPLES).list_runs() if r.config.task == "sigmoid-mlp")
+    run = next(r for r in runs if run_label(r.config) == "no scaling")
+    app = open_page("whatif", seen=run.run_id, format=shown)
+    assert app.header[0].value.startswith(f"{shown} would ")
+    assert ("--precision bf16" in words(app)) == (shown == "BF16")  # nothing computes in FP8 here
+    assert ("lsviz run" in words(app)) == (shown == "BF16")
 
 
 def test_another_run_can_be_chosen(runs_root: Path) -> None:

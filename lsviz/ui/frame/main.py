@@ -39,7 +39,7 @@ STYLE: Final = """
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
 .st-key-page_menu {position: fixed; top: .45rem; right: 1rem; width: auto; z-index: 999991}
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
-.st-key-learn_overflows [role="toolbar"] {flex-wrap: wrap; overflow: visible}
+:is(.st-key-learn_overflows, .st-key-traced-clicked) [role="toolbar"] {flex-wrap: wrap; overflow: visible}
 """
 
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsviz.analysis.blame import blame_finding, bottleneck_finding
+from lsviz.analysis.blame import blame_headline
 from lsviz.ui.blaming import examine_run, show_headroom, show_one_scale, show_skipped, skipping_first
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
@@ -22,8 +22,9 @@ heading = st.container()
 examined = "Whose gradients are examined; runs with skipped steps come first."
 run = choose_run(skipping_first(runs), examined)
 found = examine_run(run)
-heading.header(plain(blame_finding(found.blame, found.steps)))
-heading.caption(plain(bottleneck_finding(found.bottleneck)))
+headline, below = blame_headline(found.blame, found.steps, found.bottleneck)
+heading.header(plain(headline))
+heading.markdown(plain(below))
 show_headroom(found)
 show_skipped(found)
 show_one_scale(found)

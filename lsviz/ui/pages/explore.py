@@ -6,7 +6,7 @@ from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
 from lsviz.charts.views import view_shares
 from lsviz.runs.store import RunStore, samples_root
-from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet
+from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet, show_questions
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
@@ -49,6 +49,7 @@ st.markdown(
     "FP16 rounds every gradient smaller than 2⁻²⁵ to zero, without a word. Multiplying the loss by S moves "
     "all gradients up by log₂ S binades, out of that range; dividing by S before the update undoes it."
 )
+show_questions(pair, of_setting)
 with st.container(horizontal=True):
     link_page("launch", "Launch your own run")
     link_page("compare", "Compare runs", {"runs": ",".join(run.run_id for run in of_setting[:4][::-1])})

@@ -11,6 +11,7 @@ from lsviz.ui.whatif import (
     answer_of,
     choose_closer,
     choose_format,
+    show_finding,
     show_gaps,
     show_map,
     show_next,
@@ -40,8 +41,7 @@ except WhatIfError as error:
     st.info(plain(error), icon=":material/info:")
     st.stop()
 
-heading.header(plain(answer.found.headline))
-heading.caption(plain(f"{answer.found.reason} Read from {answer.steps} recorded steps."))
+show_finding(heading, answer)
 if answer.caution:
     st.warning(plain(answer.caution), icon=":material/visibility_off:")
 show_next(run, answer)
