@@ -254,29 +254,20 @@ def blame_finding(blame: pd.DataFrame, steps: int) -> str:
     return ", and ".join(words)
 
 
-def blame_headline(
-    blame: pd.DataFrame, steps: int, found: Bottleneck | None, limits: str = ""
-) -> tuple[str, str]:
-    """Return what to say first and what next: who caused skipped steps and why, and what limits S.
+def blame_headline(blame: pd.DataFrame, steps: int, limits: str) -> tuple[str, str]:
+    """Return what to say first and what next: who caused skipped steps and why they were.
 
-    Where no step was skipped, the limits come first.
+    Where no step was skipped, it is the limits of S that come first.
 
     Args:
         blame: `blame_frame`.
         steps: How many steps the run has.
-        found: `bottleneck`.
-        limits: `lsviz.analysis.limits.Limits.finding`, where it is known.
+        limits: `lsviz.analysis.limits.Limits.finding`; empty where nothing limits S.
     """
-    skipped, limit = blame_finding(blame, steps), bottleneck_finding(found)
+    skipped = blame_finding(blame, steps)
     if len(blame):
-        return skipped, f"{_why(blame)} {limit}"
-    if found is None:
-        return limits or skipped, limit
-    layer = found.layer or "The model"
-    return (
-        limits or f"{layer} limits S, to {format_scale(found.allows)} at most",
-        f"{skipped}. {limit}",
-    )
+        return skipped, _why(blame)
+    return (limits, f"{skipped}.") if limits else (skipped, "")
 
 
 def cause_words(row: Mapping[Any, Any]) -> str:

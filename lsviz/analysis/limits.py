@@ -321,10 +321,14 @@ def find_cautions(run: Run, found: Recommendation, *, recorded: int, steps: int)
     flushed = flushed_frame(exponents[outputs])
     lost = flushed.groupby("tensor", observed=True, sort=False)["flushed"].mean()
     if len(lost) and lost.max() > HEAVY:
-        again = "gradscaler" if found.best is None else f"S = {format_scale(found.best)}"
+        again = "with gradscaler"
+        if found.best is not None:
+            again = {"fp16": f"with S = {format_scale(found.best)}", "bf16": "in BF16"}.get(
+                found.format, again
+            )
         told.append(
             f"This run lost {format_percent(float(lost.max()))} of {lost.idxmax()}'s gradient, so it may not "
-            "have learned, and what it would need once it learns may differ: run it once more with "
+            "have learned, and what it would need once it learns may differ: run it once more "
             f"{again}, and ask that run again."
         )
     return told

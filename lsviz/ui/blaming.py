@@ -103,9 +103,8 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
         rows, found, scale_map = judged.asked
         costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most)
         words = one_scale_finding(costs, judged.limits.forbids)
-    headline, below = blame_headline(
-        judged.blame, len(steps), judged.bottleneck, judged.limits.finding if judged.limits.forbids else ""
-    )
+    limits = judged.limits.finding if judged.limits.forbids else ""
+    headline, below = blame_headline(judged.blame, len(steps), limits)
     return Examined(
         headline=headline,
         below=below,
@@ -124,13 +123,14 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
 
 def show_finding(heading: DeltaGenerator, found: Examined) -> None:
     """Say which layers limit S, and who caused the skipped steps, if any: these first."""
+    limits = plain(found.limits.finding)
     with heading:
         st.header(plain(found.headline))
-        if found.headline != found.limits.finding and found.limits.forbids:
-            st.markdown(f"**{plain(found.limits.finding)}.**")
-        st.markdown(plain(found.below))
-        if found.limits.note:
-            st.caption(plain(found.limits.note))
+        if found.limits.forbids and found.headline != found.limits.finding:
+            st.markdown(f"{plain(found.below)} **{limits}.**")
+        elif found.below:
+            st.markdown(plain(found.below))
+        st.caption(plain(f"{bottleneck_finding(found.bottleneck)} {found.limits.note}"))
 
 
 def show_headroom(found: Examined) -> None:

@@ -282,16 +282,18 @@ def _bounded(row: Any, name: str) -> str:
 
 def show_finding(heading: DeltaGenerator, answer: Answer) -> None:
     """Say first what the page is asked: whether another format would have helped, or which S to use."""
-    limits, note = f"**{plain(answer.limits.finding)}.**", answer.limits.note
+    limits, reason = f"**{plain(answer.limits.finding)}.**", f"{answer.found.reason} "
+    note = answer.limits.note
     with heading:
         if answer.beside:
             st.header(plain(answer.beside))
             st.markdown(f"{limits} {plain(answer.found.headline)}.")
+            reason = "" if answer.found.best == 1 else reason  # the limits say it all
             note = f"{note} The flushed shares are means over the recorded steps, at each layer's output."
         else:
             st.header(plain(answer.found.headline))
             st.markdown(limits)
-        st.caption(plain(f"{answer.found.reason} {note}"))
+        st.caption(plain(f"{reason}{note}"))
 
 
 def show_cautions(answer: Answer) -> None:
@@ -306,7 +308,7 @@ def show_next(run: Run, answer: Answer) -> None:
     """Offer to try the answer, in a format that a run can compute in."""
     policy, task, precision = answer.found.policy, run.config.task, answer.found.format
     if precision not in HALF:
-        st.caption(f"Nothing trains in {precision.upper()} here: lsviz runs compute in FP16, BF16 or FP32.")
+        st.caption(f"Nothing trains in {precision.upper()} here: a run computes in FP16, BF16 or FP32.")
         return
     if task not in TASKS or (policy is None and not answer.cautions):
         return
