@@ -86,7 +86,9 @@ def layers(run: RunName, fmt: Format = "fp16", runs: Runs = None, as_json: optio
     found = find_run(run, runs)
     judged = judge_run(found, parse_format(fmt))
     rows, recommendation, scale_map = judged.asked
-    costs = one_scale_frame(scale_map, layer_names(rows.keys), recommendation.most)
+    costs = one_scale_frame(
+        scale_map, layer_names(rows.keys), recommendation.most or 0.0, judged.layer_ceilings
+    )
     finding = one_scale_finding(costs, judged.limits.forbids)
     if as_json:
         print_json({"run_id": found.run_id, "finding": finding, "layers": frame_records(costs)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -16,7 +16,10 @@ WORTH: Final = 0.01
 
 
 def one_scale_frame(
-    scale_map: pd.DataFrame, layers: Sequence[str], most: float | None = None
+    scale_map: pd.DataFrame,
+    layers: Sequence[str],
+    most: float | None = None,
+    ceilings: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Return what one S for all costs every layer.
 
@@ -24,6 +27,7 @@ def one_scale_frame(
         scale_map: `lsviz.analysis.scalemap.scale_map_frame`.
         layers: As `lsviz.analysis.shares.layer_names` returns them.
         most: The largest S that every step allows, where it is known (`Recommendation.most`).
+        ceilings: Layer -> the largest S that its own gradients allow over all steps, where that is known.
 
     Returns:
         Columns layer, scale (largest power of two at which no tensor of the run overflows), flushed (there),
@@ -44,7 +48,8 @@ def one_scale_frame(
         if name not in by_layer:
             continue
         mine = by_layer[name].sort_values("scale")
-        safe = mine[mine["overflow"] == 0]
+        top = (ceilings or {}).get(name, math.inf)
+        safe = mine[(mine["overflow"] == 0) & (mine["scale"] <= top)]
         best = int(safe["flushed"].to_numpy().argmin())  # of equals the first, which has the least S
         here = float(mine.loc[mine["scale"] == allowed, "flushed"].iloc[0])
         own = float(safe["flushed"].iloc[best])

@@ -49,7 +49,7 @@ def headroom_figure(
     least = binned.pivot_table(
         index="layer", columns="column", values="headroom", aggfunc="min", observed=True
     ).reindex(layers)
-    meant = blame.loc[blame["injected"].notna(), "step"] if "injected" in blame else []
+    meant = blame.loc[blame["injected"].notna(), "step"].tolist() if "injected" in blame else []
     unmeant = ~least.columns.isin([step // width for step in meant])
     names = row_names(layers)
     columns = least.columns.to_numpy(np.int64)

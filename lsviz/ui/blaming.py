@@ -101,7 +101,7 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
     costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
     if judged.rows is not None and not judged.rows.censored:
         rows, found, scale_map = judged.asked
-        costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most)
+        costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most or 0.0, judged.layer_ceilings)
         words = one_scale_finding(costs, judged.limits.forbids)
     limits = judged.limits.finding if judged.limits.forbids else ""
     headline, below = blame_headline(judged.blame, len(steps), limits)

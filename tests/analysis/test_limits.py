@@ -56,7 +56,10 @@ def test_every_part_names_the_same_largest_scale(task: str, most: float, layer: 
     assert judged.bottleneck is not None
     assert (judged.limits.most, judged.limits.forbids) == (most, layer)
     assert found.most == judged.bottleneck.allows == judged.layer_ceilings[layer] == most
-    assert set(one_scale_frame(scale_map, layer_names(rows.keys), found.most)["scale"]) == {most}
+    costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most, judged.layer_ceilings)
+    assert set(costs["scale"]) == {most}
+    assert (costs["own_scale"] <= costs["layer"].map(judged.layer_ceilings)).all()
+    assert (costs["saved"] >= 0).all()
     assert found.best is not None
     assert found.best <= most
     skipped = judged.blame["loss_scale"]
