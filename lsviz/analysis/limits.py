@@ -23,7 +23,7 @@ FEW_STEPS: Final = 100
 FEW_RECORDED: Final = 10
 """Of fewer steps, or recorded ones, a recommendation comes with a word of caution."""
 HEAVY: Final = 0.5
-"""From this flushed share on, as the mean over a run, a layer has not learned as it should."""
+"""From this share on, of a layer's values flushed or of steps skipped, a run has not learned as it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,9 @@ def judge_run(
             left_out=len(faults & set(steps["step"])),
             censored=rows is not None and rows.censored,
         ),
-        cautions=[] if found is None else find_cautions(run, found, recorded=recorded, steps=len(steps)),
+        cautions=[]
+        if found is None
+        else find_cautions(run, found, recorded=recorded, steps=len(steps), skipped=len(blame)),
         measured=len(amax) > 0,
     )
 
@@ -299,7 +301,9 @@ def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | N
     return None
 
 
-def find_cautions(run: Run, found: Recommendation, *, recorded: int, steps: int) -> list[str]:
+def find_cautions(
+    run: Run, found: Recommendation, *, recorded: int, steps: int, skipped: int = 0
+) -> list[str]:
     """Return what to mind before one follows a run's recommendation, a sentence each.
 
     Args:
@@ -307,6 +311,7 @@ def find_cautions(run: Run, found: Recommendation, *, recorded: int, steps: int)
         found: What it recommends.
         recorded: Of how many recorded steps.
         steps: How many it has.
+        skipped: How many of them were skipped.
     """
     told = []
     if steps < FEW_STEPS or recorded < FEW_RECORDED:
@@ -315,20 +320,22 @@ def find_cautions(run: Run, found: Recommendation, *, recorded: int, steps: int)
             f"Only {behind} stand{'s' if recorded == 1 else ''} behind this: gradients usually shrink later, "
             "so that a longer run may need a larger S."
         )
+    again = "with gradscaler"
+    if found.best is not None:
+        again = {"fp16": f"with S = {format_scale(found.best)}", "bf16": "in BF16"}.get(found.format, again)
+    advice = (
+        "it may not have learned, and what it would need once it learns may differ: run it once more "
+        f"{again}, and ask that run again."
+    )
+    if skipped > HEAVY * steps:
+        told.append(f"This run skipped {skipped:,} of {_steps(steps)}, so {advice}")
     exponents = run.exponents(columns=COUNTED_COLUMNS)
     layers = layer_names(exponents)
     outputs = (exponents["kind"] == "activation_grad") & exponents["tensor"].isin(layers)
     flushed = flushed_frame(exponents[outputs])
     lost = flushed.groupby("tensor", observed=True, sort=False)["flushed"].mean()
     if len(lost) and lost.max() > HEAVY:
-        again = "with gradscaler"
-        if found.best is not None:
-            again = {"fp16": f"with S = {format_scale(found.best)}", "bf16": "in BF16"}.get(
-                found.format, again
-            )
         told.append(
-            f"This run lost {format_percent(float(lost.max()))} of {lost.idxmax()}'s gradient, so it may not "
-            "have learned, and what it would need once it learns may differ: run it once more "
-            f"{again}, and ask that run again."
+            f"This run lost {format_percent(float(lost.max()))} of {lost.idxmax()}'s gradient, so {advice}"
         )
     return told

@@ -234,3 +234,10 @@ def test_a_run_without_gradients_has_no_limits(tmp_path: Path) -> None:
     judged = judge_run(run, must_ask=False)
     assert judged.rows is None
     assert (judged.limits.finding, judged.limits.note) == ("Nothing tells which layer limits S", "")
+
+
+def test_a_run_that_skipped_most_steps_says_so(tmp_path: Path) -> None:
+    settings = {"task": "digits-mlp", "policy": "constant:2^30", "steps": 3, "record_every": 1}
+    judged = judge_run(train_run(tmp_path, **settings, reference_every=1))
+    assert judged.limits.most == 2.0**19  # by the references
+    assert judged.cautions[-1].startswith("This run skipped 3 of 3 steps, so it may not have learned")
