@@ -10,7 +10,7 @@ app: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

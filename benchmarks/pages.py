@@ -1,182 +1,184 @@
-"""From navigation to the picture, in Chromium: each page against an empty Streamlit page.
+"""How soon the dashboard answers in Chromium, against limits: each page's first picture, and what one does.
 
-And Layers on a run of 10,000 steps x 100 tensors: until it opens, and from a key or click to the new picture.
+And a list of 1,000 runs, and Layers on a run of 10,000 steps x 100 tensors. Beside them what Streamlit takes
+itself, for a page without anything on it.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
+import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.browsing import (
+    APP,
+    CHROMIUM,
+    REPOSITORY,
+    SETTLED,
+    launched,
+    new_page,
+    seconds_to_open,
+    seconds_until,
+    server,
+)
+from benchmarks.interactions import (
+    FIRST_PICTURES,
+    HISTORY,
+    INTERACTIONS,
+    MAP,
+    MAP_CELLS,
+    PICTURE,
+    TABLE,
+    Interaction,
+    by_key,
+    on_rows,
+    on_slider,
+)
 from benchmarks.store import MadeUp, write
 from benchmarks.timing import save
 
-REPOSITORY = Path(__file__).parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PICTURE = ".js-plotly-plot .main-svg"
-PAGES = {
-    "Explore": ("", PICTURE),
-    "Compare": ("compare", PICTURE),
-    "Policies": ("policies", PICTURE),
-    "Reproduce": ("reproduce", PICTURE),
-}
-ROUNDS = 3
-MAP = ".st-key-layers_map .js-plotly-plot"
-HISTORY = ".st-key-layer_history .js-plotly-plot"
-# From the key or button that goes down to the frame in which the figure is drawn otherwise.
-WATCH = """selector => {
-  const drawn = () => document.querySelector(selector + ' .cartesianlayer')?.innerHTML;
-  const before = drawn();
-  window.lsvizActed = window.lsvizDrawn = 0;
-  const acted = () => { window.lsvizActed ||= performance.now(); };
-  for (const kind of ['keydown', 'mousedown']) addEventListener(kind, acted, { capture: true, once: true });
-  const look = () => {
-    const now = drawn();
-    if (window.lsvizActed && now && now !== before) window.lsvizDrawn = performance.now();
-    else requestAnimationFrame(look);
-  };
-  look();
-}"""
+ROUNDS = 5
+LISTED = 1000
+COLD, OPEN, LONG, ANSWER = 3.0, 1.0, 1.5, 0.3
+"""Limits in seconds: a first picture, the list of runs, Layers on a long run, an interaction."""
+BLANK = """import streamlit as st
+st.header("empty")
+st.text(st.slider("x", 0, 100))
+"""
+BLANK_STEP = Interaction("a slider on it", "", on_slider, '[data-testid="stText"]')
+
+Tables = dict[str, dict[str, float]]
 
 
-@contextmanager
-def server(script: Path, runs: Path | None = None) -> Iterator[str]:
-    """Serve a Streamlit script, on a folder of runs of its own where given, and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", str(script)]
-    process = subprocess.Popen(
-        [*command, "--server.headless", "true", "--server.port", str(port)],
-        cwd=REPOSITORY,
-        env=os.environ if runs is None else {**os.environ, "LSVIZ_RUNS": str(runs)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
+def tell(tables: Tables, kind: str, name: str, taken: Sequence[float], limit: float | None = None) -> None:
+    """Print and keep the median and the least of some times, held against a limit."""
+    median, least = statistics.median(taken), min(taken)
+    verdict = "" if limit is None else f"  limit {limit:4.1f}  {'ok' if median <= limit else 'over'}"
+    print(f"{name:42s} {median:6.2f} s  (least {least:5.2f}){verdict}", flush=True)
+    tables.setdefault(kind, {}).update({name: median, f"{name}, least": least})
 
 
-def seconds_to(browser: Browser, url: str, selector: str) -> float:
-    """Return the seconds from navigation, with an empty cache, until an element is there."""
-    page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
-    started = time.perf_counter()
-    page.goto(url, wait_until="commit")
-    page.wait_for_selector(selector, timeout=60_000)
-    taken = time.perf_counter() - started
-    page.close()
-    return taken
+def times_of(page: Page, interaction: Interaction, rounds: int = ROUNDS) -> list[float]:
+    """Return the seconds that an open page takes to answer; the first time does not count."""
+    acts = islice(interaction.acts(page), 1 + rounds)
+    return [seconds_until(page, act, interaction.changed) for act in acts][1:]
 
 
-def layers_seconds(browser: Browser, folder: Path) -> dict[str, float]:
-    """Return the seconds that Layers takes on a long run: to open, for a step on, and for a click on a row.
+def measure_blank(browser: Browser, folder: Path, tables: Tables) -> None:
+    """Measure what Streamlit takes itself."""
+    script = folder / "blank.py"
+    script.write_text(BLANK)
+    kind = "an empty Streamlit page"
+    with server(script) as url:
+        page = new_page(browser)
+        tell(tables, kind, "an empty Streamlit page, cold", [seconds_to_open(page, url, "h2")])
+        again = [seconds_to_open(page, url, "h2") for _ in range(ROUNDS)]
+        tell(tables, kind, "an empty Streamlit page, again", again)
+        page.wait_for_timeout(SETTLED)
+        tell(tables, kind, "a step on its slider", times_of(page, BLANK_STEP))
+        page.context.close()
 
-    Args:
-        browser: Chromium.
-        folder: Where the run is written; it takes half a minute.
-    """
-    path, _, _ = write(folder, MadeUp())
-    with server(REPOSITORY / "app.py", folder) as url:
-        address = f"{url}/layers?runs={path.name}"
-        context = browser.new_context(viewport={"width": 1400, "height": 1000})
-        page = context.new_page()
-        page.goto(url)
-        page.wait_for_selector(PICTURE)  # server and browser are warm, the run is not
-        opened = []
+
+def measure_first_pictures(browser: Browser, tables: Tables) -> None:
+    """Measure each page with a server just started and a browser without a cache."""
+    for name, (path, selector) in FIRST_PICTURES.items():
+        with server(APP) as url:
+            page = new_page(browser)
+            taken = seconds_to_open(page, f"{url}/{path}", selector)
+            page.context.close()
+        tell(tables, "first picture, cold", f"{name}, first picture, cold", [taken], COLD)
+
+
+def measure_interactions(browser: Browser, tables: Tables) -> None:
+    """Measure what one does on the sample runs."""
+    with server(APP) as url:
+        page = new_page(browser)
+        for interaction in INTERACTIONS:
+            ready = FIRST_PICTURES[interaction.address or "explore"][1]
+            seconds_to_open(page, f"{url}/{interaction.address}", ready)
+            page.wait_for_timeout(2 * SETTLED)
+            tell(tables, "interactions", interaction.name, times_of(page, interaction), interaction.limit)
+        page.context.close()
+
+
+def measure_list(browser: Browser, folder: Path, tables: Tables) -> None:
+    """Measure Runs with many runs: by its address, and from another page."""
+    write_many(folder, LISTED)
+    with server(APP, folder) as url:
+        page = new_page(browser)
+        by_address, by_link = [], []
         for _ in range(1 + ROUNDS):
-            started = time.perf_counter()
-            page.goto(address, wait_until="commit")
-            page.wait_for_selector(f"{MAP} .bars path", state="attached")
-            opened.append(time.perf_counter() - started)
+            by_address.append(seconds_to_open(page, f"{url}/runs", TABLE))
+            page.wait_for_timeout(SETTLED)
+            seconds_to_open(page, f"{url}/learn", "h2")
+            page.wait_for_timeout(SETTLED)
+            page.get_by_test_id("stTopNavSection").get_by_text("Train", exact=True).click()
+            link = page.get_by_test_id("stTopNavDropdownLink").get_by_text("Runs", exact=True)
+            link.wait_for()
+            by_link.append(seconds_until(page, link.click, f"div:has(> {TABLE})"))
+        page.context.close()
+    kind = f"{LISTED:,} runs"
+    tell(tables, kind, f"{LISTED:,} runs listed, by address", by_address[1:], OPEN)
+    tell(tables, kind, f"{LISTED:,} runs listed, from another page", by_link[1:], OPEN)
+
+
+def measure_long_run(browser: Browser, folder: Path, tables: Tables) -> None:
+    """Measure Layers on a long run with many tensors; writing it takes half a minute."""
+    path, _, _ = write(folder, MadeUp())
+    kind = "10,000 steps x 100 tensors"
+    with server(APP, folder) as url:
+        page = new_page(browser)
+        seconds_to_open(page, url, PICTURE)  # server and browser are warm, the run is not
+        address = f"{url}/layers?runs={path.name}"
+        opened = [seconds_to_open(page, address, MAP_CELLS) for _ in range(1 + ROUNDS)]
+        tell(tables, kind, "Layers, long run, first time", opened[:1], LONG)
+        tell(tables, kind, "Layers, long run, again", opened[1:], LONG)
         page.wait_for_selector(HISTORY)
-        page.wait_for_timeout(1000)
-        slider = page.get_by_role("slider")
-        slider.focus()
-        steps, clicks = [], []
-        for turn in range(2 * ROUNDS):
-            steps.append(_seconds_until(page, lambda: slider.press("ArrowRight"), "map"))
-            box = page.locator(f"{MAP} .nsewdrag").first.bounding_box()
-            assert box is not None
-            y = box["y"] + 100 + 17 * turn
-            page.mouse.move(box["x"] + 100, y)
-            page.wait_for_timeout(200)
-            clicks.append(
-                _seconds_until(page, lambda x=box["x"], y=y: page.mouse.click(x + 100, y), "history")
-            )
-            slider.focus()
-        context.close()
-    return {
-        "first time, seconds": opened[0],
-        "again, seconds": statistics.median(opened[1:]),
-        "a step on, seconds": statistics.median(steps),
-        "click on a row, seconds": statistics.median(clicks),
-    }
+        page.wait_for_timeout(2 * SETTLED)
+        for name, acts, changed in (
+            ("a step on", on_slider, MAP),
+            ("a step on, by key", by_key, MAP),
+            ("a click on a row", on_rows, HISTORY),
+        ):
+            interaction = Interaction(f"Layers, long run: {name}", "", acts, changed)
+            tell(tables, kind, interaction.name, times_of(page, interaction), ANSWER)
+        page.context.close()
 
 
-def _seconds_until(page: Page, act: Callable[[], None], figure: str) -> float:
-    """Return the seconds from an act to the new picture of a figure, by the browser's own clock."""
-    selector = MAP if figure == "map" else HISTORY
-    page.evaluate(WATCH, selector)
-    act()
-    page.wait_for_function("window.lsvizDrawn")
-    taken = page.evaluate("window.lsvizDrawn - window.lsvizActed") / 1000
-    page.wait_for_timeout(700)
-    return float(taken)
+def write_many(folder: Path, number: int) -> None:
+    """Write the small files of many runs, those of the samples over and over."""
+    samples = sorted(path.parent for path in (REPOSITORY / "sample_runs").glob("*/run.json"))
+    begun = datetime(2026, 1, 1, tzinfo=UTC)
+    for at in range(number):
+        sample, created = samples[at % len(samples)], begun + timedelta(minutes=37 * at)
+        path = folder / f"{created:%Y%m%d-%H%M%S}-{at:08x}"
+        path.mkdir(parents=True)
+        record = json.loads((sample / "run.json").read_text())
+        record |= {"run_id": path.name, "created": created.isoformat(timespec="seconds")}
+        record["config"]["seed"] = at
+        (path / "run.json").write_text(json.dumps(record))
+        (path / "status.json").write_text((sample / "status.json").read_text())
 
 
 def main() -> None:
-    """Measure cold (a server just started, for each page) and warm, and save."""
+    """Measure all, print and save."""
     if CHROMIUM is None:
         print("no Chromium: install Debian's package chromium")
         return
-    tables: dict[str, dict[str, float]] = {}
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        blank = Path(folder) / "blank.py"
-        blank.write_text("import streamlit as st\nst.header('empty')\n")
-        with server(blank) as url:
-            cold = seconds_to(browser, url, "h2")
-            warm = statistics.median(seconds_to(browser, url, "h2") for _ in range(ROUNDS))
-        print(f"{'an empty Streamlit page':26s} cold {cold:6.2f} s         warm {warm:6.2f} s")
-        for name, (path, selector) in PAGES.items():
-            with server(REPOSITORY / "app.py") as url:
-                first = seconds_to(browser, f"{url}/{path}", selector)
-                later = statistics.median(
-                    seconds_to(browser, f"{url}/{path}", selector) for _ in range(ROUNDS)
-                )
-            ratios = f"{first / cold:5.2f} x   warm {later:6.2f} s {later / warm:5.2f} x"
-            print(f"{name:26s} cold {first:6.2f} s {ratios}")
-            tables[name] = {
-                "cold, seconds": first,
-                "cold / empty page": first / cold,
-                "warm, seconds": later,
-                "warm / empty page": later / warm,
-            }
-        tables["Layers, 10,000 steps x 100 tensors"] = layers = layers_seconds(browser, Path(folder) / "runs")
-        print("Layers, 10,000 steps x 100 tensors: " + ", ".join(f"{k} {v:.2f}" for k, v in layers.items()))
+    tables: Tables = {}
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
+        browser, folder = launched(playwright), Path(name)
+        measure_blank(browser, folder, tables)
+        measure_first_pictures(browser, tables)
+        measure_interactions(browser, tables)
+        measure_list(browser, folder / "many", tables)
+        measure_long_run(browser, folder / "long", tables)
         browser.close()
     save("pages", tables)
 

@@ -87,23 +87,28 @@ def export(
 
 
 def import_runs(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Zips that lsviz export wrote.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote.")
+    ],
     runs: Annotated[Path | None, typer.Option(help="Folder that the runs go into.")] = None,
 ) -> None:
     """Take in exported runs; one whose id is taken gets a fresh one."""
-    from lsviz.runs.exchange import import_zip
+    from lsviz.runs.bundle import import_bundle
 
     store = RunStore.at(runs or default_root(), samples_root())
-    wrong = 0
+    wrong: list[str] = []
     for path in files:
         try:
             with path.open("rb") as file:
-                print(import_zip(file, store, path.name).path.resolve())
+                came, reasons = import_bundle(file, store, path.name)
         except OSError as error:
-            wrong += 1
-            print_error(f"can't read {str(path)!r}: {error.strerror}")
+            came, reasons = [], [f"can't read {str(path)!r}: {error.strerror}"]
         except UserError as error:
-            wrong += 1
-            print_error(str(error))
+            came, reasons = [], [str(error)]
+        for run in came:
+            print(run.path.resolve())
+        for reason in reasons:
+            print_error(reason)
+        wrong += reasons
     if wrong:
         raise typer.Exit(2)

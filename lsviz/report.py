@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from lsviz.charts.window import window_figure
 from lsviz.errors import UserError
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
-from lsviz.runs.files import RunFolderError
+from lsviz.runs.files import writing_whole
 from lsviz.runs.reader import Run
 from lsviz.runs.reproduction import RunResult
 from lsviz.training.catalog import TASKS
@@ -87,12 +86,8 @@ def write_report(runs: Sequence[Run], path: Path) -> None:
         RunFolderError: The file can't be written.
     """
     document = report_html(runs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing_whole(path) as temporary:
         temporary.write_text(document, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
 
 
 def report_html(runs: Sequence[Run]) -> str:

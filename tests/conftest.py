@@ -6,19 +6,30 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from lsviz.jobs.worker import StopFlag, execute_run
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.writer import create_run
 
-# No deadline: a test must not fail because the machine is busy.
-settings.register_profile("lsviz", deadline=None)
+# No deadline, and no limit to drawing either: a test must not fail because the machine is busy.
+settings.register_profile("lsviz", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lsviz")
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLES = REPOSITORY / "sample_runs"
+
+PATIENCE = 240.0
+"""Seconds until a process that is waited for counts as stuck: a busy machine takes its time."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As every task trains. Left alone, it would hang on which tests came before, and so on the order."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def train_run(root: Path, **settings: object) -> Run:

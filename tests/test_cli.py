@@ -1,4 +1,4 @@
-"""The command line as a person runs it: through a subprocess."""
+"""The command line as a person runs it: through a subprocess, the first time from scratch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 
 from lsviz.policies import POLICIES
 from lsviz.runs.reader import open_run
-from tests.conftest import clean_environment
+from tests.commands import forked
+from tests.conftest import PATIENCE, clean_environment
 
 QUICK = ["--task", "digits-mlp", "--steps", "12", "--record-every", "5", "--reference-every", "5"]
 
@@ -30,7 +31,7 @@ def lsviz(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
         text=True,
         cwd=cwd,
         env=clean_environment(**environment),
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -69,7 +70,7 @@ def test_run_prints_one_strict_json_object_last(tmp_path: Path) -> None:
 
 
 def test_run_prints_a_summary_for_people(tmp_path: Path) -> None:
-    done = lsviz("run", *QUICK, "--out", "here", cwd=tmp_path)
+    done = forked("run", *QUICK, "--out", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert "final loss scale" in done.stdout
@@ -78,43 +79,43 @@ def test_run_prints_a_summary_for_people(tmp_path: Path) -> None:
 
 def test_list_shows_what_was_run(tmp_path: Path) -> None:
     assert "No runs in runs" in lsviz("list", cwd=tmp_path).stdout
-    assert strict(lsviz("list", "--json", cwd=tmp_path).stdout) == []
-    lsviz("run", *QUICK, cwd=tmp_path)
-    (row,) = strict(lsviz("list", "--json", cwd=tmp_path).stdout)  # type: ignore[misc]
+    assert strict(forked("list", "--json", cwd=tmp_path).stdout) == []
+    forked("run", *QUICK, cwd=tmp_path)
+    (row,) = strict(forked("list", "--json", cwd=tmp_path).stdout)  # type: ignore[misc]
     assert (row["task"], row["policy"], row["state"], row["step"]) == ("digits-mlp", "none", "finished", 12)
-    table = lsviz("list", "--runs", str(tmp_path / "runs"), cwd=tmp_path.parent).stdout
+    table = forked("list", "--runs", str(tmp_path / "runs"), cwd=tmp_path.parent).stdout
     assert row["run_id"] in table
     broken = tmp_path / "runs" / "broken"
     broken.mkdir()
     (broken / "run.json").write_text("{")
-    again = lsviz("list", cwd=tmp_path)
+    again = forked("list", cwd=tmp_path)
     assert row["run_id"] in again.stdout
     assert "run.json is broken" in again.stderr
 
 
 def test_trace_follows_overflows_and_amax(tmp_path: Path) -> None:
     policy = "gradscaler:init_scale=256,growth_interval=4"
-    done = lsviz("trace", "--policy", policy, "--overflow", "OO....O", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", policy, "--overflow", "OO....O", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {
         "scales": [128, 64, 64, 64, 64, 128, 64],
         "skipped": [0, 1, 6],
         "raised_at": None,
     }
     (tmp_path / "amax.json").write_text('{"amax": [100, 300, "inf", 1, "nan"]}')
-    done = lsviz("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", policy, "--amax", "amax.json", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [256, 128, 64, 64, 32], "skipped": [1, 2, 4], "raised_at": None}
     (tmp_path / "amax.json").write_text('{"amax": ["2^-3", 1e3]}')
-    done = lsviz("trace", "--policy", "none", "--amax", "amax.json", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", "none", "--amax", "amax.json", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [1, 1], "skipped": [], "raised_at": None}
-    plain = lsviz("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
+    plain = forked("trace", "--policy", "none", "--overflow", ".O", cwd=tmp_path).stdout
     assert "overflow, skipped" in plain
 
 
 def test_trace_tells_where_a_policy_gives_up_and_where_torch_would_corrupt(tmp_path: Path) -> None:
-    done = lsviz("trace", "--policy", "deepspeed:init_scale=2", "--overflow", "OOO.", "--json", cwd=tmp_path)
+    done = forked("trace", "--policy", "deepspeed:init_scale=2", "--overflow", "OOO.", "--json", cwd=tmp_path)
     assert strict(done.stdout) == {"scales": [2, 1], "skipped": [0, 1, 2], "raised_at": 2}
     assert "deepspeed gives up at step 2: overflow with the loss scale already at its floor" in done.stderr
-    done = lsviz("trace", "--policy", "gradscaler:init_scale=2^-126", "--overflow", "OO.", cwd=tmp_path)
+    done = forked("trace", "--policy", "gradscaler:init_scale=2^-126", "--overflow", "OO.", cwd=tmp_path)
     assert done.returncode == 0
     assert "warning: at step 2 S is 2^-128 and 1/S is infinite" in done.stderr
     assert "clean steps 1" in done.stdout
@@ -126,7 +127,7 @@ def test_a_long_pattern_comes_from_stdin(tmp_path: Path) -> None:
         input="O" + "." * 150_000 + "\n",
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env=clean_environment(),
         check=False,
     )
@@ -142,7 +143,7 @@ def test_policies_lists_all_with_rule_and_source(tmp_path: Path) -> None:
     assert [row["name"] for row in rows] == list(POLICIES)
     megatron = next(row for row in rows if row["name"] == "megatron")
     assert megatron["settings"]["init_scale"] == 2**32
-    table = lsviz("policies", cwd=tmp_path).stdout
+    table = forked("policies", cwd=tmp_path).stdout
     assert "settings: init_scale=2^32, growth_factor=2" in table
 
 
@@ -161,7 +162,7 @@ def test_run_takes_update_rules_and_warns_where_they_are_wrong(tmp_path: Path) -
         "retry",
         "--no-master-weights",
     ]
-    done = lsviz("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
+    done = forked("run", *QUICK, *rules, *more, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("lsviz: warning: fold-lr with Adam")
     config = open_run(strict(done.stdout)["path"]).config  # type: ignore[index]
@@ -180,7 +181,7 @@ def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
     assert "FP16" in report["engine"]
     assert report["kernel"].startswith("compiled loops")
     assert report["device"] in ("cpu", "cuda")
-    assert "torch" in lsviz("doctor", cwd=tmp_path).stdout
+    assert "torch" in forked("doctor", cwd=tmp_path).stdout
 
 
 ERRORS = [
@@ -245,7 +246,7 @@ def test_an_error_is_one_line_exit_2_and_nothing_half_made(
     arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     # No GPU for this process, so that the absent device is absent on every machine.
-    done = lsviz(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    done = forked(*arguments, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert message in done.stderr
@@ -270,7 +271,7 @@ def test_an_error_is_one_line_exit_2_and_nothing_half_made(
 )
 def test_an_amax_file_of_another_shape_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
-    done = lsviz("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)
+    done = forked("trace", "--policy", "none", "--amax", "a.json", cwd=tmp_path)
     assert done.returncode == 2
     assert "must hold JSON such as" in done.stderr
 
@@ -285,13 +286,13 @@ def test_ctrl_c_leaves_a_readable_run_marked_cancelled(tmp_path: Path) -> None:
         env=clean_environment(),
         start_new_session=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not list(tmp_path.glob("*/steps-*.parquet")):
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "cancelled at step" in stderr
     assert "Traceback" not in stderr
@@ -327,7 +328,7 @@ def test_dash_serves_the_pages_on_loopback_and_opens_them(tmp_path: Path) -> Non
             for path in ("", "/compare", "/_stcore/health"):
                 assert status_of(f"http://127.0.0.1:{port}{path}") == 200
             assert listening_addresses(port) == {"127.0.0.1"}
-            end = time.monotonic() + 30
+            end = time.monotonic() + PATIENCE
             while not opened.exists() and time.monotonic() < end:
                 time.sleep(0.05)
             assert opened.read_text().strip() == f"http://localhost:{port}"
@@ -335,7 +336,7 @@ def test_dash_serves_the_pages_on_loopback_and_opens_them(tmp_path: Path) -> Non
             os.killpg(process.pid, signal.SIGINT)
 
 
-def status_of(url: str, seconds: float = 60.0) -> int:
+def status_of(url: str, seconds: float = PATIENCE) -> int:
     end = time.monotonic() + seconds
     while True:
         try:
@@ -360,6 +361,6 @@ def test_help_needs_no_torch_and_no_streamlit(arguments: list[str]) -> None:
         "import sys; from lsviz.cli import main; main(sys.argv[1:]);"
         "sys.exit(bool({'torch', 'streamlit', 'plotly'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0
     assert done.stdout

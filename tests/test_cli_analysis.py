@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from lsviz.analysis.whatif import SHARES
 from lsviz.runs.reader import open_run
 from lsviz.runs.store import RunStore
-from tests.conftest import clean_environment
+from tests.commands import forked
 
 SAMPLES = Path(__file__).parents[1] / "sample_runs"
 
@@ -31,16 +30,7 @@ def flushed_run() -> Path:
 
 def lsviz(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     # torch must not be needed: there is none.
-    code = "import sys; sys.modules['torch'] = None; from lsviz.cli import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=clean_environment(),
-        timeout=60,
-        check=False,
-    )
+    return forked(*arguments, cwd=cwd, torch=False)
 
 
 def told(*arguments: str, cwd: Path) -> Any:
@@ -151,15 +141,8 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, flushed_run: 
 
 def test_a_run_without_a_reference_says_what_is_missing(tmp_path: Path) -> None:
     arguments = ["--task", "digits-mlp", "--steps", "3", "--record-every", "1", "--reference-every", "0"]
-    made = subprocess.run(
-        [sys.executable, "-m", "lsviz", "run", *arguments, "--json"],
-        cwd=tmp_path,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    made = forked("run", *arguments, "--json", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
     name = json.loads(made.stdout.splitlines()[-1])["run_id"]
     assert told("recommend", name, cwd=tmp_path)["censored"] is True
     done = lsviz("recommend", name, cwd=tmp_path)

@@ -17,15 +17,16 @@ from lsviz.jobs.sweep import SweepResult, run_sweep
 from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.training.experiments import Experiment
-from tests.conftest import clean_environment
-from tests.test_cli import lsviz, strict
+from tests.commands import forked
+from tests.conftest import PATIENCE, clean_environment
+from tests.test_cli import strict
 
 TINY = ["--task", "digits-mlp", "--steps", "8", "--record-every", "4", "--reference-every", "4"]
 
 
 def test_a_sweep_prints_a_row_a_policy_and_continues(tmp_path: Path) -> None:
     arguments = ["sweep", *TINY, "--policies", "none; constant:2^10", "--seeds", "0,1", "--json"]
-    done = lsviz(*arguments, cwd=tmp_path)
+    done = forked(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     document = strict(done.stdout.splitlines()[-1])
     assert isinstance(document, dict)
@@ -46,19 +47,19 @@ def test_a_sweep_prints_a_row_a_policy_and_continues(tmp_path: Path) -> None:
         assert Path(row["path"]).name == row["run_id"]
     assert len(RunStore.at(tmp_path / "runs").list_runs()) == 4
 
-    more = strict(lsviz(*arguments[:-2], "0,1,2", "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    more = strict(forked(*arguments[:-2], "0,1,2", "--json", cwd=tmp_path).stdout.splitlines()[-1])
     assert isinstance(more, dict)
     assert more["reused"] == 4
     assert len(RunStore.at(tmp_path / "runs").list_runs()) == 6
 
-    table = lsviz(*arguments[:-1], cwd=tmp_path)
+    table = forked(*arguments[:-1], cwd=tmp_path)
     assert "constant:1024" in table.stdout
     assert "±" in table.stdout
 
 
 def test_a_failed_run_is_told_and_the_others_stand(tmp_path: Path) -> None:
     stuck = "deepspeed:init_scale=2^40,min_scale=2^40,raise_at_min_scale=true"
-    done = lsviz("sweep", *TINY, "--policies", f"{stuck};none", "--json", cwd=tmp_path)
+    done = forked("sweep", *TINY, "--policies", f"{stuck};none", "--json", cwd=tmp_path)
     assert done.returncode == 1
     assert "the library gives up" in done.stderr
     document = strict(done.stdout.splitlines()[-1])
@@ -71,7 +72,7 @@ def test_a_failed_run_is_told_and_the_others_stand(tmp_path: Path) -> None:
 
 def test_every_run_of_a_sweep_has_the_fault_and_a_wrong_layer_is_told(tmp_path: Path) -> None:
     arguments = ["sweep", *TINY, "--policies", "none;gradscaler", "--json", "--inject"]
-    done = lsviz(*arguments, "5:layer1:inf", cwd=tmp_path)
+    done = forked(*arguments, "5:layer1:inf", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     runs = RunStore.at(tmp_path / "runs").list_runs()
     assert [(run.config.inject, run.status.skipped_steps) for run in runs] == [("5:layer1:inf", 1)] * 2
@@ -79,7 +80,7 @@ def test_every_run_of_a_sweep_has_the_fault_and_a_wrong_layer_is_told(tmp_path: 
         row["variant"]
         for row in strict(done.stdout.splitlines()[-1])["table"]  # type: ignore[index]
     }
-    wrong = lsviz(*arguments, "5:layer9:inf", cwd=tmp_path)
+    wrong = forked(*arguments, "5:layer9:inf", cwd=tmp_path)
     assert wrong.returncode == 1
     assert "no layer 'layer9' in this model; there are layer1, layer2, output" in wrong.stderr
 
@@ -127,12 +128,12 @@ def test_ctrl_c_stops_a_sweep_which_then_goes_on(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not any(run.status.step for run in RunStore.at(tmp_path / "runs").list_runs()):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "goes on with what is missing" in errors
     assert [run.status.state for run in RunStore.at(tmp_path / "runs").list_runs()] == ["cancelled"]
@@ -216,12 +217,12 @@ def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not any(run.status.state == "finished" for run in RunStore.at(tmp_path / "here").list_runs()):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     document = strict(out.splitlines()[-1])
     assert isinstance(document, dict)
@@ -233,5 +234,7 @@ def test_reproduce_interrupted_says_so_and_keeps_no_half_table(tmp_path: Path) -
 @pytest.mark.parametrize("command", ["sweep", "reproduce", "lab", "updates"])
 def test_a_sweep_imports_no_torch_itself(command: str) -> None:
     code = "import sys; from lsviz.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code, command, "--help"], capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, command, "--help"], capture_output=True, timeout=PATIENCE
+    )
     assert done.returncode == 0

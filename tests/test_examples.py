@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lsviz
-from tests.conftest import REPOSITORY, clean_environment
+from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 
 EXAMPLES = sorted(path.stem for path in (REPOSITORY / "examples").glob("*.py"))
 
@@ -26,7 +26,7 @@ def test_an_example_records_its_run(name: str, tmp_path: Path) -> None:
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert "stopped recording" not in done.stderr

@@ -20,7 +20,7 @@ from lsviz.runs.reproduction import load_reproduction
 from lsviz.runs.store import RunStore
 from lsviz.training.catalog import TASKS
 from lsviz.training.experiments import EXPERIMENTS
-from tests.conftest import REPOSITORY, SAMPLES
+from tests.conftest import PATIENCE, REPOSITORY, SAMPLES
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from tests.conftest import REPOSITORY, SAMPLES
 )
 def test_importing_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 0
 
 
 def test_the_door_alone_loads_nothing_heavy() -> None:
@@ -36,7 +36,7 @@ def test_the_door_alone_loads_nothing_heavy() -> None:
         "import sys, lsviz; heavy = {'torch', 'streamlit', 'pandas', 'numpy', 'plotly', 'pyarrow'};"
         "sys.exit(bool(heavy & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 0
 
 
 def test_every_name_at_the_door_is_there() -> None:
@@ -50,7 +50,7 @@ def test_every_name_at_the_door_is_there() -> None:
 def test_imports_only_go_down() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run(
-        [linter, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+        [linter, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stdout
 

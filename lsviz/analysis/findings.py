@@ -35,6 +35,7 @@ class RunShares:
         overflow: Layer -> share of its values that became Inf or NaN.
         highest_scale: The largest S of any layer.
         zero: Share of all layers' values that are zero, for whatever reason; None where none was recorded.
+        task: What was trained: only runs of one task can be held against each other.
     """
 
     precision: str
@@ -45,6 +46,7 @@ class RunShares:
     overflow: Mapping[str, float] = field(default_factory=dict)
     highest_scale: float = 0.0
     zero: float | None = None
+    task: str = ""
 
     @property
     def scale_words(self) -> str:
@@ -82,6 +84,7 @@ def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Se
         total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
         overflow={k: float(by_layer["overflow"][k]) for k in layers if k in by_layer["overflow"]},
         zero=float(recorded["zero"].sum() / numel) if (numel := recorded["numel"].sum()) else None,
+        task=config.task,
     )
 
 
@@ -118,6 +121,8 @@ def finding(runs: Sequence[RunShares]) -> str:
     worst = max(shown, key=lambda run: (bool(run.overflowed), run.total))
     if worst.overflowed or worst.total > HEALTHY:
         sentences = [_loss(worst)]
+        if len({run.task for run in shown}) > 1:
+            return f"{worst.task}: {sentences[0]} The runs train different tasks."
         # FP32 always keeps all: the rescue worth telling is that of a run in a half format.
         others = [run for run in shown if run is not worst and not run.overflowed]
         rescues = [run for run in others if run.precision != "fp32"] or others

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -84,7 +85,9 @@ def layers_frame(
 
 
 def thinned_steps(exponents: pd.DataFrame, *, compared: bool) -> pd.DataFrame:
-    """Return a tensor's rows at no more than MOST_STEPS steps, evenly spread, first and last among them.
+    """Return a tensor's rows at no more than MOST_STEPS steps, the first and every so manieth after it.
+
+    Where all steps lie evenly, so do these: a browser draws such a heat map ten times as fast.
 
     Args:
         exponents: The exponents table, or part of it.
@@ -92,8 +95,7 @@ def thinned_steps(exponents: pd.DataFrame, *, compared: bool) -> pd.DataFrame:
     """
     references = exponents.loc[exponents["reference"].astype(bool), "step"]
     steps = np.unique(references if compared and len(references) else exponents["step"])
-    if len(steps) > MOST_STEPS:
-        steps = steps[np.linspace(0, len(steps) - 1, MOST_STEPS).round().astype(int)]
+    steps = steps[:: math.ceil(len(steps) / MOST_STEPS) or 1]
     return exponents[exponents["step"].isin(steps)]
 
 

@@ -33,7 +33,7 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     frame = list_frame([(run.record, status) for run, status in kept])
     labels = [run.labels for run, _ in kept]
     samples = samples_root().resolve()
-    parents = {run.path.parent: run.path.parent.resolve() == samples for run, _ in kept}
+    parents = {parent: parent.resolve() == samples for parent in {run.path.parent for run, _ in kept}}
     frame["run_id"] = [run.run_id for run, _ in kept]  # its folder, which is what finds it
     frame["name"] = [given.name for given in labels]
     frame["tags"] = [given.tags for given in labels]
@@ -53,5 +53,6 @@ def search_runs(frame: pd.DataFrame, text: str) -> pd.DataFrame:
     if not words or frame.empty:
         return frame
     texts = frame[list(SEARCHED)].astype(str).agg("\n".join, axis=1)
-    texts = (texts + "\n" + frame["tags"].map("\n".join)).str.casefold()
+    unscaled = frame["policy"].map({"none": "\nno scaling"}).fillna("")  # as headings call it
+    texts = (texts + unscaled + "\n" + frame["tags"].map("\n".join)).str.casefold()
     return frame[[all(word in text for word in words) for text in texts]]

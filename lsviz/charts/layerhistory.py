@@ -15,10 +15,10 @@ from lsviz.charts.layerparts import (
     TICK,
     VISIBLE,
     LayerFacet,
+    cell_hues,
     exponent_ticks,
     facet_domain,
     facet_titles,
-    hue_of,
     hue_scale,
     hue_value,
     note,
@@ -26,18 +26,16 @@ from lsviz.charts.layerparts import (
     visible,
 )
 from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout
-from lsviz.exponents import MIN_EXPONENT
-from lsviz.formats import FloatFormat, Region
+from lsviz.formats import FloatFormat
 
 _HEIGHT: Final = 380
 
 
-def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fmt: FloatFormat) -> go.Figure:
-    """Draw one layer's exponents over the recorded steps, with the format's edges and the step shown.
+def layer_history_figure(facets: Sequence[LayerFacet], mode: Mode, fmt: FloatFormat) -> go.Figure:
+    """Draw one layer's exponents over the recorded steps, with the format's edges.
 
     Args:
         facets: One to four runs, left to right, each with `layers_frame` of the one tensor.
-        step: Where the other figure stands.
         mode: ``light`` or ``dark``.
         fmt: The format whose edges are drawn.
     """
@@ -65,7 +63,7 @@ def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fm
             **({} if index == 0 else {"matches": "y", "showticklabels": False}),
         }
         traces.append(_history_cells(facet.layers, palette, fmt, {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}))
-        shapes += [*region_shapes(axis, "y", palette, fmt), _step_line(axis, step, palette)]
+        shapes += region_shapes(axis, "y", palette, fmt)
         notes += facet_titles(facet, left, len(facets), palette, shift=6)
     notes += _region_names_beside("" if len(facets) == 1 else str(len(facets)), palette, fmt)
     figure = go.Figure(data=traces, layout=base_layout(mode))
@@ -80,6 +78,16 @@ def layer_history_figure(facets: Sequence[LayerFacet], step: int, mode: Mode, fm
     return figure
 
 
+def step_lines(facets: int, step: int, mode: Mode) -> list[dict[str, Any]]:
+    """Return the dashed line at a step in each facet, to be drawn over the figure."""
+    line = {"color": PALETTES[mode].text, "width": 2, "dash": "dash"}
+    ends = {"x0": step, "x1": step, "y0": 0, "y1": 1}
+    return [
+        {"type": "line", "xref": f"x{axis}", "yref": f"y{axis} domain", **ends, "line": line}
+        for axis in ("", *map(str, range(2, facets + 1)))
+    ]
+
+
 def _history_cells(
     layers: pd.DataFrame, palette: Palette, fmt: FloatFormat, place: dict[str, str]
 ) -> go.Heatmap:
@@ -91,9 +99,7 @@ def _history_cells(
         if len(layers)
         else np.zeros(shape)
     )
-    kept = np.array([HUES.index(hue_of(e, False, fmt)) for e in VISIBLE])
-    lost = np.array([row[LEFT - MIN_EXPONENT : RIGHT - MIN_EXPONENT] for row in layers["lost"]], bool)
-    hue = np.where(lost.reshape(shape), HUES.index(Region.FLUSHED), kept[None])
+    hue = cell_hues(np.array(layers["lost"].to_list(), bool), fmt) if len(layers) else np.zeros(shape)
     return go.Heatmap(
         x=steps,
         y=[e + 0.5 for e in VISIBLE],
@@ -107,19 +113,6 @@ def _history_cells(
         hovertemplate="step %{x:,}, 2<sup>%{y:.0f}</sup><br>%{customdata:.2%} of the values<extra></extra>",
         **place,
     )
-
-
-def _step_line(axis: str, step: int, palette: Palette) -> dict[str, Any]:
-    return {
-        "type": "line",
-        "xref": f"x{axis}",
-        "yref": f"y{axis} domain",
-        "x0": step,
-        "x1": step,
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": palette.text, "width": 2, "dash": "dash"},
-    }
 
 
 def _region_names_beside(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:

@@ -62,6 +62,13 @@ def hue_of(exponent: int, lost: bool, fmt: FloatFormat) -> str:
     return KEPT_BELOW if region is Region.FLUSHED else region
 
 
+def cell_hues(lost: npt.NDArray[np.bool_], fmt: FloatFormat) -> npt.NDArray[np.int64]:
+    """Return the number in HUES of each visible cell; of ``lost`` of shape (n, 128), gives (n, 63)."""
+    kept = np.array([HUES.index(hue_of(exponent, False, fmt)) for exponent in VISIBLE], np.int64)
+    inside = lost[:, LEFT - MIN_EXPONENT : RIGHT - MIN_EXPONENT]
+    return np.where(inside, HUES.index(Region.FLUSHED), kept[None])
+
+
 def hue_colour(hue: str, palette: Palette) -> str:
     """Return the colour of one of HUES."""
     return palette.neutral if hue == KEPT_BELOW else palette.regions[Region(hue)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,11 +16,12 @@ from lsviz.charts.layerparts import (
     HUES,
     KEPT_BELOW,
     TICK,
+    VISIBLE,
     LayerFacet,
+    cell_hues,
     exponent_ticks,
     facet_domain,
     facet_titles,
-    hue_of,
     hue_scale,
     hue_value,
     note,
@@ -37,7 +37,6 @@ from lsviz.charts.theme import (
     base_layout,
     literal,
 )
-from lsviz.exponents import MIN_EXPONENT
 from lsviz.formats import FloatFormat, Region
 
 MOST_ROWS: Final = 40
@@ -46,34 +45,29 @@ LOUD: Final = 0.01
 _ROW_PX: Final = (17, 34)
 _ROWS_PX: Final = 560
 _TOP, _BOTTOM = 66, 50
-_CLEAR: Final = "rgba(0,0,0,0)"
-_GAP: Final = -1.0
-"""In place of a cell's hue: Plotly draws a bar without a number in grey."""
 
 
 def layers_figure(
-    facets: Sequence[LayerFacet], names: Sequence[str], chosen: str, mode: Mode, fmt: FloatFormat
+    facets: Sequence[LayerFacet], names: Sequence[str], mode: Mode, fmt: FloatFormat
 ) -> go.Figure:
     """Draw a row a layer and a cell an exponent; each row ends with what it lost, in words.
 
-    Every place of a row is a bar whose ``customdata`` begins with the layer, so that a click anywhere on
-    it tells the layer: Plotly selects bars, not the cells of its heat maps.
+    The cells are one picture, which a browser draws at once: as a bar each they took it half a second.
 
     Args:
         facets: One to four runs, left to right, at one step.
         names: The rows, lowest layer first, at most MOST_ROWS of them.
-        chosen: The row that is framed.
         mode: ``light`` or ``dark``.
         fmt: The format whose regions are marked.
     """
     palette = PALETTES[mode]
-    labels = row_names(names)
-    room = 11 if len(facets) == 1 else 19  # exponents' worth of space for the words
+    room = _room(len(facets))
+    row_px = min(_ROW_PX[1], max(_ROW_PX[0], _ROWS_PX // max(1, len(names))))
     traces: list[Any] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     axes: dict[str, Any] = {}
-    rows = row_axis(labels)
+    rows = row_axis(row_names(names))
     for index, facet in enumerate(facets):
         axis = "" if index == 0 else str(index + 1)
         left, right = facet_domain(index, len(facets))
@@ -85,21 +79,19 @@ def layers_figure(
         }
         more = {} if index == 0 else {"matches": "y", "showticklabels": False}
         axes[f"yaxis{axis}"] = {**rows, "anchor": f"x{axis}", **more}
-        cells = _row_cells(facet.layers, names, labels, RIGHT + room, palette, fmt)
         place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
-        traces += [_bars(cells, palette, place), _row_words(facet.layers, names, len(facets), palette, place)]
+        cells = _cells(facet.layers, names, RIGHT + room, fmt)
+        traces += [
+            go.Heatmap(**cells, colorscale=hue_scale(palette), showscale=False, ygap=row_px // 8, **place),
+            _row_words(facet.layers, names, len(facets), palette, place),
+        ]
         shapes += region_shapes(axis, "x", palette, fmt)
         notes += facet_titles(facet, left, len(facets), palette)
         notes += _region_names(axis, len(facets), palette, fmt)
-        if chosen in names:
-            shapes.append(_frame(axis, list(names).index(chosen), RIGHT + room, palette))
     figure = go.Figure(data=traces, layout=base_layout(mode))
-    row_px = min(_ROW_PX[1], max(_ROW_PX[0], _ROWS_PX // max(1, len(names))))
     figure.update_layout(
         height=_TOP + _BOTTOM + row_px * max(2, len(names)),
         margin={"l": 20 + 7 * max(map(len, names), default=4), "r": 8, "t": _TOP, "b": _BOTTOM},
-        barmode="overlay",
-        bargap=0,
         hovermode="closest",
         shapes=shapes,
         annotations=[*notes, _axis_title("size of a gradient value in FP16, after scaling by S", palette)],
@@ -109,79 +101,49 @@ def layers_figure(
     return figure
 
 
-@dataclass(slots=True)
-class _Cells:
-    """Bars of a facet: where each begins, how long it is, its row, its colour and its words."""
-
-    base: list[float]
-    length: list[float]
-    row: list[int]
-    colour: list[float]
-    told: list[tuple[str, str]]
-
-    def add(self, base: float, end: float, row: int, colour: float, told: tuple[str, str]) -> None:
-        self.base.append(base)
-        self.length.append(end - base)
-        self.row.append(row)
-        self.colour.append(colour)
-        self.told.append(told)
+def row_frames(facets: int, row: int, mode: Mode) -> list[dict[str, Any]]:
+    """Return a frame around a row in each facet, to be drawn over the figure."""
+    end = RIGHT + _room(facets)
+    sides = {"x0": LEFT, "x1": end, "y0": row - 0.5, "y1": row + 0.5}
+    line = {"color": PALETTES[mode].text, "width": 1.5}
+    return [
+        {"type": "rect", "xref": f"x{axis}", "yref": f"y{axis}", **sides, "line": line}
+        for axis in ("", *map(str, range(2, facets + 1)))
+    ]
 
 
-def _row_cells(
-    layers: pd.DataFrame,
-    names: Sequence[str],
-    labels: Sequence[str],
-    end: float,
-    palette: Palette,
-    fmt: FloatFormat,
-) -> _Cells:
-    """Part every row into cells with values and the gaps between them, which are clear."""
-    cells = _Cells([], [], [], [], [])
+def _room(facets: int) -> int:
+    """Return how many exponents' worth of space the words have."""
+    return 11 if facets == 1 else 19
+
+
+def _cells(layers: pd.DataFrame, names: Sequence[str], end: float, fmt: FloatFormat) -> dict[str, Any]:
+    """Return what a heat map is drawn from: a column an exponent, and a last one behind the rows' words.
+
+    Where a row has no values its cell is clear, and tells of the whole row.
+    """
+    z = np.full((len(names), len(VISIBLE) + 1), np.nan, np.float32)
+    told: list[list[str]] = []
     found = {str(row["tensor"]): row for row in layers.to_dict("records")}
-    for place, (name, label) in enumerate(zip(names, labels, strict=True)):
+    for at, (name, label) in enumerate(zip(names, row_names(names), strict=True)):
         row = found.get(name)
-        told = f"<b>{label}</b><br>{'not recorded in this run' if row is None else _lost_words(row, True)}"
-        reached = float(LEFT)
-        if row is not None:
-            shares, lost = visible(row["shares"][None]), row["lost"]
-            for column in np.flatnonzero(shares[0]).tolist():
-                exponent = LEFT + column
-                if exponent > reached:
-                    cells.add(reached, exponent, place, _GAP, (name, told))
-                share = float(shares[0, column])
-                hue = hue_of(exponent, bool(lost[exponent - MIN_EXPONENT]), fmt)
-                colour = float(hue_value(HUES.index(hue), share))
-                cells.add(exponent, exponent + 1, place, colour, (name, _hover(label, exponent, share, hue)))
-                reached = exponent + 1
-        cells.add(reached, end, place, _GAP, (name, told))
-    return cells
-
-
-def _bars(cells: _Cells, palette: Palette, place: dict[str, str]) -> go.Bar:
-    return go.Bar(
-        orientation="h",
-        base=np.array(cells.base),
-        x=np.array(cells.length),
-        y=np.array(cells.row),
-        width=0.88,
-        marker={
-            "color": np.array(cells.colour),
-            "cmin": _GAP,
-            "cmax": len(HUES),
-            "colorscale": _scale_with_gaps(palette),
-            "line": {"width": 0},
-        },
-        unselected={"marker": {"opacity": 1}},
-        customdata=cells.told,
-        hovertemplate="%{customdata[1]}<extra></extra>",
-        **place,
-    )
-
-
-def _scale_with_gaps(palette: Palette) -> list[list[Any]]:
-    whole = len(HUES) - _GAP
-    hues = [[(place * len(HUES) - _GAP) / whole, colour] for place, colour in hue_scale(palette)]
-    return [[0, _CLEAR], [0.98 * hues[0][0], _CLEAR], *hues]
+        words = "not recorded in this run" if row is None else _lost_words(row, True)
+        told.append([f"<b>{label}</b><br>{words}"] * z.shape[1])
+        if row is None:
+            continue
+        shares, hues = visible(row["shares"][None])[0], cell_hues(row["lost"][None], fmt)[0]
+        z[at, :-1] = np.where(shares > 0, hue_value(hues, shares), np.nan)
+        for place in np.flatnonzero(shares).tolist():
+            told[at][place] = _hover(label, LEFT + place, float(shares[place]), HUES[hues[place]])
+    return {
+        "x": [*range(LEFT, RIGHT + 1), end],
+        "y": list(range(len(names))),
+        "z": z,
+        "zmin": 0,
+        "zmax": len(HUES),
+        "text": told,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
 
 
 def _row_words(
@@ -232,20 +194,6 @@ def _hover(label: str, exponent: int, share: float, hue: str) -> str:
         where = f"2<sup>{exponent}</sup> and above, Inf or NaN"
     words = hue if hue == KEPT_BELOW else REGION_LABELS[Region(hue)]
     return f"<b>{label}</b>, {where}<br>{literal(format_percent(share))} of the values, {words}"
-
-
-def _frame(axis: str, row: int, end: float, palette: Palette) -> dict[str, Any]:
-    return {
-        "type": "rect",
-        "xref": f"x{axis}",
-        "yref": f"y{axis}",
-        "x0": LEFT,
-        "x1": end,
-        "y0": row - 0.5,
-        "y1": row + 0.5,
-        "line": {"color": palette.text, "width": 1.5},
-        "fillcolor": _CLEAR,
-    }
 
 
 def _region_names(axis: str, columns: int, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:

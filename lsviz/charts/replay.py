@@ -162,8 +162,9 @@ def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
         go.Scatter(
             x=hover["step"] + 0.5,
             y=_log2(hover) + off,
-            mode="markers",
-            marker={"size": 10, "opacity": 0, "color": line.colour},
+            mode="lines",  # never seen, and one path where marks would be thousands
+            opacity=0,
+            line={"width": 0, "color": line.colour},
             customdata=[_words(name, row) for row in hover.to_dict("records")],
             name=name,
             hovertemplate="%{customdata}<extra></extra>",

@@ -241,5 +241,6 @@ def base_layout(mode: Mode) -> go.Layout:
         hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
         uirevision="lsviz",
-        template={"layout": {"xaxis": axis, "yaxis": axis}},
+        # To find out whether a row's name sticks out, Plotly measures each anew; none does.
+        template={"layout": {"xaxis": axis, "yaxis": {**axis, "ticklabeloverflow": "allow"}}},
     )

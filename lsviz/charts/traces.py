@@ -127,8 +127,9 @@ def _lines(
             go.Scatter(
                 x=steps + 0.5,
                 y=heights,
-                mode="markers",
-                marker={"size": 12, "opacity": 0, "color": colour},
+                mode="lines",  # never seen, and one path where marks would be hundreds
+                opacity=0,
+                line={"width": 0, "color": colour},
                 customdata=hover,
                 name=name,
                 hovertemplate="%{customdata}<extra></extra>",

@@ -24,13 +24,16 @@ SETTINGS: Final[dict[str, Any]] = {
     "server.fileWatcherType": "none",
     "server.showEmailPrompt": False,
     "browser.gatherUsageStats": False,
+    "global.disableWidgetStateDuplicationWarning": True,
     "client.showErrorDetails": "none",
     "client.toolbarMode": "minimal",
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.primaryColor": "#3d4f78",
+    "theme.light.linkColor": "#24509e",
     "theme.dark.backgroundColor": "#0e1117",
     "theme.dark.secondaryBackgroundColor": "#1b212c",
-    "theme.dark.primaryColor": "#5674c6",
+    "theme.dark.primaryColor": "#5270c2",
+    "theme.dark.linkColor": "#8fb0f0",
 }
 """What ``.streamlit/config.toml`` says, for a server that is started elsewhere than beside that file."""
 

@@ -7,12 +7,12 @@ is not one of a run folder's own, and every size is bounded, as declared and as 
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from lsviz.errors import UserError
-from lsviz.runs.files import RunFolderError, write_json
+from lsviz.runs.files import RunFolderError, write_json, writing_whole
 from lsviz.runs.labels import LABELS, Labels
 from lsviz.runs.reader import (
     MAX_JSON_BYTES,
@@ -147,16 +147,8 @@ def save_zip(run: Run, path: Path) -> None:
         ExchangeError: The run is live.
         RunFolderError: The file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                export_zip(run, file)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror}") from None
+    with writing_whole(path) as temporary, temporary.open("wb") as file:
+        export_zip(run, file)
 
 
 def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
@@ -167,14 +159,12 @@ def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
         RunFolderError: The folder can't be written.
     """
     written = []
-    try:
-        for name, content in export_tables(run, fmt):
+    for name, content in export_tables(run, fmt):
+        path = folder / name
+        with writing_whole(path) as temporary:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
             temporary.write_bytes(content)
-            written.append(temporary.replace(folder / name))
-    except OSError as error:
-        raise RunFolderError(f"can't write into {str(folder)!r}: {error.strerror}") from None
+        written.append(path)
     return written
 
 
@@ -206,7 +196,10 @@ def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
     except (ExchangeError, RunError) as error:
         reason = str(error).removeprefix(f"{hidden.name}: ")
         raise ExchangeError(f"{name!r} is no exported run: {reason}") from None
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError) as error:
+    except (
+        *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
+        *(NotImplementedError, EOFError, ValueError),
+    ) as error:
         raise ExchangeError(f"{name!r} is no exported run: it is no whole zip ({error})") from None
     except OSError as error:
         raise RunFolderError(f"can't import into {str(root)!r} ({error.strerror or error})") from None

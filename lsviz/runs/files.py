@@ -29,12 +29,41 @@ class RunFolderError(UserError):
     """A run folder can't be made or written; the message says why and what would help."""
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write strict JSON and rename it into place, so that a reader never sees half of it."""
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give another name beside a file to write to; it takes the file's place once all is written.
+
+    A reader never sees half of it, and after an error all is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[Path]:
+    """Give the same for a file that a person named.
+
+    Raises:
+        RunFolderError: It can't be written.
+    """
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise RunFolderError(f"can't write {str(path)!r}: {error.strerror or error}") from None
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write strict JSON and rename it into place."""
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

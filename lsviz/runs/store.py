@@ -86,12 +86,19 @@ class RunStore:
 
     def _scan(self) -> Iterator[Run | BrokenRun]:
         for folder in self.folders():
+            run = Run(folder)
             try:
-                if not (folder / "run.json").exists():
-                    continue
-            except OSError:  # a folder that can't be looked into, as a file system's lost+found
-                continue
-            try:
-                yield open_run(folder)
+                _ = run.record
             except RunError as error:
-                yield BrokenRun(folder, str(error))
+                # Asked only now: of a thousand folders nearly all are runs.
+                if _exists(folder / "run.json"):
+                    yield BrokenRun(folder, str(error))
+            else:
+                yield run
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # in a folder that can't be looked into, as a file system's lost+found
+        return False

@@ -40,6 +40,7 @@ class TaskSpec:
         parts: Submodules that have an optimizer of their own each; the empty name is the whole model.
         untrained: The metric of fresh weights, about: what learning nothing comes to.
         lower_is_better: Whether a lower metric is the better one.
+        layers: The model's modules that own weights, in its order: where a fault can be injected.
     """
 
     name: str
@@ -56,11 +57,14 @@ class TaskSpec:
     parts: tuple[str, ...] = ("",)
     untrained: float = 0.0
     lower_is_better: bool = False
+    layers: tuple[str, ...] = ()
 
     def usual_lr(self, optimizer: str) -> float:
         """Return the learning rate with an optimizer, where none is given."""
         return self.lr if optimizer == self.optimizer else LEARNING_RATES.get(optimizer, self.lr)
 
+
+_BLOCK: Final = ("norm1", "attention.qkv", "attention.output", "norm2", "widen", "narrow")
 
 _SPECS: Final = (
     TaskSpec(
@@ -79,6 +83,7 @@ _SPECS: Final = (
         lr=3e-3,
         threads=1,
         untrained=0.1,
+        layers=(*(f"layer{i}" for i in range(1, 7)), "output"),
     ),
     TaskSpec(
         name="digits-mlp",
@@ -96,6 +101,7 @@ _SPECS: Final = (
         lr=1e-3,
         threads=1,
         untrained=0.1,
+        layers=("layer1", "layer2", "output"),
     ),
     TaskSpec(
         name="digits-cnn",
@@ -111,6 +117,7 @@ _SPECS: Final = (
         lr=1e-3,
         threads=1,
         untrained=0.1,
+        layers=("conv1", "conv2", "output"),
     ),
     TaskSpec(
         name="shapes-ssd",
@@ -128,6 +135,13 @@ _SPECS: Final = (
         batch_size=32,
         lr=2e-3,
         threads=1,
+        layers=(
+            *(f"conv{i}" for i in range(1, 6)),
+            "boxes_fine",
+            "classes_fine",
+            "boxes_coarse",
+            "classes_coarse",
+        ),
     ),
     TaskSpec(
         name="char-gpt",
@@ -146,6 +160,13 @@ _SPECS: Final = (
         lr=1e-3,
         threads=1,
         untrained=6.9,
+        layers=(
+            "characters",
+            "places",
+            *(f"block{i}.{part}" for i in range(1, 5) for part in _BLOCK),
+            "norm",
+            "output",
+        ),
     ),
     TaskSpec(
         name="char-lstm",
@@ -163,6 +184,7 @@ _SPECS: Final = (
         lr=2e-3,
         threads=1,
         untrained=6.7,
+        layers=("characters", "lstm1", "lstm2", "output"),
     ),
     TaskSpec(
         name="dcgan",
@@ -182,6 +204,10 @@ _SPECS: Final = (
         betas=(0.5, 0.999),
         parts=("generator", "discriminator"),
         lower_is_better=True,
+        layers=(
+            *(f"generator.{n}" for n in ("conv1", "norm1", "conv2", "norm2", "conv3")),
+            *(f"discriminator.{n}" for n in ("conv1", "conv2", "norm2", "conv3")),
+        ),
     ),
     TaskSpec(
         name="image-fit",
@@ -201,6 +227,7 @@ _SPECS: Final = (
         lr=5e-4,
         threads=1,
         untrained=8.4,
+        layers=(*(f"layer{i}" for i in range(1, 5)), "output"),
     ),
 )
 

@@ -13,6 +13,7 @@ from lsviz.analysis.view import RunView
 from lsviz.charts.views import timelines_figure, timelines_frame
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
+from lsviz.ui.choosing import run_option
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
@@ -81,9 +82,9 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
     st.subheader("What differs" if len(views) > 1 else "Settings and results")
     st.dataframe(frame.map(_cell), alt="Settings and results that differ between the runs")
     costs = [cost_finding(view.steps, view.record.config) for view in views]
-    for label, cost in zip(labels, costs, strict=True):
-        if cost:
-            st.caption(plain(f"{label}: {cost}"))
+    told = [plain(f"{label}: {cost}") for label, cost in zip(labels, costs, strict=True) if cost]
+    if told:
+        st.caption("  \n".join(told))
 
 
 def _default(runs: list[Run]) -> list[str]:
@@ -103,8 +104,7 @@ def _default(runs: list[Run]) -> list[str]:
 def _option(run: Run) -> str:
     config = run.config
     when = run.record.created[:16].replace("T", " ")
-    name = f"{run.labels.name} · " if run.labels.name else ""
-    return f"{name}{run_label(config)} · {config.task} · seed {config.seed} · {when} · {run.run_id[-4:]}"
+    return run_option(run, run_label(config), config.task, f"seed {config.seed}", when, run.run_id[-4:])
 
 
 def _cell(value: object) -> str:

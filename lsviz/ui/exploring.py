@@ -103,7 +103,7 @@ def show_questions(pair: Sequence[Run], runs: Sequence[Run]) -> None:
         runs: All of that setting: one of them may have skipped steps.
     """
     unscaled, beside = pair
-    with st.container(horizontal=True, gap="medium"):
+    with st.container(horizontal=True):
         link_page("whatif", "Which S should I use?", {"seen": unscaled.run_id, "format": "FP16"})
         link_page("whatif", "Would BF16 have helped?", {"seen": unscaled.run_id, "format": "BF16"})
         link_page("blame", "Which layer limits S?", {"seen": beside.run_id})

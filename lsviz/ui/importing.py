@@ -7,7 +7,8 @@ from typing import Final
 import streamlit as st
 
 from lsviz.errors import UserError
-from lsviz.runs.exchange import import_zip
+from lsviz.runs.bundle import import_bundle
+from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from lsviz.ui.state import set_url_list
 from lsviz.ui.text import plain
@@ -19,7 +20,7 @@ _WRONG: Final = "import_errors"
 def import_runs(store: RunStore) -> None:
     """Offer to import zips; what came in is ticked in the table."""
     with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs"):
-        st.markdown("Runs that **Export** or `lsviz export` wrote, one zip each.")
+        st.markdown("Zips that **Export** or `lsviz export` wrote, of one run or of several.")
         for reason in st.session_state.pop(_WRONG, []):
             st.error(plain(reason), icon=":material/broken_image:")
         held = st.session_state.setdefault(_ROUND, 0)
@@ -28,12 +29,16 @@ def import_runs(store: RunStore) -> None:
         )
         if not st.button("Import them", key="import_now", type="primary", disabled=not files):
             return
-        came, wrong = [], []
+        came: list[Run] = []
+        wrong: list[str] = []
         for file in files:
             try:
-                came.append(import_zip(file, store, file.name))
+                runs, reasons = import_bundle(file, store, file.name)
             except UserError as error:
                 wrong.append(str(error))
+            else:
+                came += runs
+                wrong += reasons
         if came:
             st.toast(f"{len(came)} {'run' if len(came) == 1 else 'runs'} imported.", icon=":material/check:")
             set_url_list("marked", [run.run_id for run in came])

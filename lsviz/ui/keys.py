@@ -27,7 +27,7 @@ class Key:
 
 
 KEYS: Final[dict[str, Key]] = {
-    "step": Key(("explore", "compare", "layers"), "the step shown"),
+    "step": Key(("explore", "compare", "layers"), "the step shown", ("step_controls",)),
     "setting": Key(("explore",), "what is trained"),
     "beside": Key(("explore",), "the run beside the unscaled one"),
     "runs": Key(("compare", "layers"), "run ids, comma-separated", ("chosen_runs",)),
@@ -75,7 +75,7 @@ KEYS: Final[dict[str, Key]] = {
     "picture": Key(("reproduce",), "the U-curve or the gradients over a training"),
     "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
     "rule": Key(("updates",), "the way to update that is told closely"),
-    "lesson": Key(("learn",), "the lesson shown", ("learn_contents",)),
+    "lesson": Key(("learn",), "the lesson shown", ("learn_contents", "learn_neighbours")),
     "hide": Key((), "controls to leave out, comma-separated"),
 }
 """URL keys and what they hold."""

@@ -19,7 +19,7 @@ from lsviz.training.catalog import TASKS, find_task
 from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
-from lsviz.ui.state import MAX_COMPARED, run_store, watch, watched_runs
+from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
 from lsviz.ui.text import plain
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
@@ -93,7 +93,7 @@ def launch_form() -> None:
             bind="query-params",
             help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
         )
-    inject = fault_form()
+    inject = fault_form(spec)
     show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
     settings = {
         "task": task,
@@ -129,6 +129,8 @@ def _start(asked: Sequence[dict[str, Any]]) -> None:
         st.error(plain(error))
         return
     going = [run_id for run_id in watched_runs() if _still_runs(run_id)]
+    st.toast("Started. It goes on when you close this page.", icon=":material/play_arrow:")
+    remember_run(started[0])
     watch([*going[: MAX_COMPARED - len(started)], *started])
     st.rerun()
 
@@ -173,7 +175,9 @@ def show_recent_runs() -> None:
         alt="The newest runs with policy, state and metric",
     )
     if event.selection.rows:
-        watch([frame["run_id"].iloc[event.selection.rows[0]]])
+        chosen = str(frame["run_id"].iloc[event.selection.rows[0]])
+        remember_run(chosen)
+        watch([chosen])
         st.rerun()
     st.caption("Tick a row to see the run.")
 
@@ -186,5 +190,6 @@ def _tell_unknown(key: str, known: Collection[str]) -> None:
 
 
 def _take_the_tasks_steps() -> None:
+    st.session_state["inject"] = ""  # another task has other layers
     st.session_state["steps"] = find_task(st.session_state["task"]).steps
     st.session_state[_NEW_TASK] = True

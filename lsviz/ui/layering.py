@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
-from lsviz.analysis.compare import run_labels
+from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import RunShares
 from lsviz.analysis.layers import (
     LAYER_COLUMNS,
@@ -23,13 +24,14 @@ from lsviz.analysis.layers import (
     told_shares,
 )
 from lsviz.charts.labels import row_names
-from lsviz.charts.layerhistory import layer_history_figure
+from lsviz.charts.layerhistory import layer_history_figure, step_lines
 from lsviz.charts.layerparts import LayerFacet
-from lsviz.charts.layers import MOST_ROWS, layers_figure
-from lsviz.charts.theme import policy_colour
+from lsviz.charts.layers import MOST_ROWS, layers_figure, row_frames
+from lsviz.charts.theme import Mode, policy_colour
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run
+from lsviz.ui.marking import Marks
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
@@ -122,9 +124,19 @@ def choose_shown(wanted: str) -> Shown:
     return Shown(KINDS.get(kind or "", "activation_grad"), values != RECORDED, wanted)
 
 
-def recorded_steps(runs: Sequence[Run]) -> dict[str, list[int]]:
-    """Return, by run id, the steps to choose from: those with a reference, or all where none has one."""
-    return {run.run_id: _steps(*_version(run), run) for run in runs}
+def with_gradients(runs: Sequence[Run]) -> tuple[list[Run], list[int]]:
+    """Return the runs that have gradients, and the recorded steps they share; tell of the others.
+
+    Of each run the steps that have a reference count, or all where none has one.
+    """
+    steps = {run.run_id: _steps(*_version(run), run) for run in runs}
+    for run in runs:
+        if not steps[run.run_id]:
+            st.caption(plain(f"{run_label(run.config)}: no gradients were recorded in this run."))
+    recorded = [run for run in runs if steps[run.run_id]]
+    if len(recorded) == 1:
+        return recorded, steps[recorded[0].run_id]
+    return recorded, sorted(set.intersection(*(set(steps[r.run_id]) for r in recorded))) if recorded else []
 
 
 def step_maps(runs: Sequence[Run], step: int, shown: Shown) -> StepMaps:
@@ -154,6 +166,21 @@ def headline(maps: StepMaps, shown: Shown) -> str:
     return layers_finding(maps.shares, shown.noun)
 
 
+def how_to_read(step: int, shown: Shown) -> str:
+    """Return what stands under the headline."""
+    return (
+        f"Step {step:,}. A row is a {shown.noun}, a cell an exponent: the stronger, the more values (by "
+        "powers of ten). Orange: flushed to zero. Amber, blue: kept. Grey: too small for FP16, "
+        "kept in FP32. Red-brown: Inf. Click a row for its history."
+    )
+
+
+def show_no_match(shown: Shown) -> None:
+    """Say that there is no row to draw."""
+    wanted = shown.wanted
+    st.info(plain(f"No {shown.noun} here is named like {wanted!r}." if wanted else "None recorded."))
+
+
 def choose_layer(maps: StepMaps) -> str:
     """Return the layer whose history is shown: the one clicked, linked to or chosen, else the worst."""
     asked = st.session_state.get("layer", st.query_params.get("layer"))
@@ -173,9 +200,12 @@ def show_layers(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     frames = [facet.layers for facet in maps.facets]
     names = telling_names(frames, maps.names, MOST_ROWS, layer)
     left_out = len(maps.names) - len(names)
-    figure = layers_figure(maps.facets, names, layer, colour_mode(), FP16)
+    mode = colour_mode()
+    figure = layers_figure(maps.facets, names, mode, FP16)
+    framed = row_frames(len(frames), names.index(layer), mode)
+    marks = Marks(framed, names, on_row=_take_click)
     alt = f"Gradients of each {shown.noun} by exponent at step {step}. {headline(maps, shown)}"
-    show_figure(figure, "layers_map", alt, data=lambda: _tidy(maps, frames), on_select=_take_click)
+    show_figure(figure, "layers_map", alt, data=lambda: _tidy(maps, frames), marks=marks)
     if left_out:
         st.caption(f"The {left_out:,} {shown.noun}s that lose least are left out: find them by name above.")
 
@@ -198,11 +228,14 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     for run, facet in zip(maps.runs, maps.facets, strict=True):
         layers = _history(*_version(run), layer, shown.kind, shown.expected, run)
         facets.append(LayerFacet(facet.title, "", facet.colour, layers))
-    figure = layer_history_figure(facets, step, colour_mode(), FP16)
+    mode = colour_mode()
+    drawn = (*(_version(run) for run in maps.runs), layer, shown.kind, shown.expected)
+    figure = _history_figure(drawn, tuple((f.title, f.colour) for f in facets), mode, facets)
     name = row_names([layer])[0]
-    alt = f"Exponents of {layer} over the recorded steps, one panel a run; the dashed line is step {step}."
+    alt = f"Exponents of {layer} over the recorded steps, one panel a run."
     frames = [facet.layers for facet in facets]
-    show_figure(figure, "layer_history", alt, data=lambda: _tidy(maps, frames))
+    marks = Marks(step_lines(len(facets), step, mode))
+    show_figure(figure, "layer_history", alt, data=lambda: _tidy(maps, frames), marks=marks)
     st.caption(
         plain(
             f"{name} at every recorded step, or 400 of them. Colours as above; dashed: the step shown there."
@@ -210,11 +243,9 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     )
 
 
-def _take_click() -> None:
-    """Put the clicked row's layer into the list; a click that takes a choice back changes nothing."""
-    points = st.session_state["layers_map"].selection.points
-    if points:
-        st.session_state["layer"] = points[0]["customdata"][0]
+def _take_click(layer: str) -> None:
+    """Put the clicked row's layer into the list."""
+    st.session_state["layer"] = layer
 
 
 def _tidy(maps: StepMaps, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -241,3 +272,11 @@ def _history(path: str, updated: float, tensor: str, kind: str, expected: bool, 
     rows = _run.exponents(tensor=tensor, kind=kind, columns=LAYER_COLUMNS)
     half = _run.config.precision == "fp16"
     return layers_frame(thinned_steps(rows, compared=expected), kind, FP16, expected=expected, half=half)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _history_figure(
+    drawn: tuple[object, ...], named: tuple[tuple[str, str], ...], mode: Mode, _facets: list[LayerFacet]
+) -> go.Figure:
+    """Return the same figure again at every step, which only moves the line over it."""
+    return layer_history_figure(_facets, mode, FP16)

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from lsviz.analysis.lessonfacts import policy_facts, result_facts, run_facts
 from lsviz.analysis.lessons import Lesson, fill
 from lsviz.ui.demos import DEMOS
 from lsviz.ui.demos.shipped import shipped_lab, shipped_results, shipped_runs
 from lsviz.ui.links import link_page
-from lsviz.ui.state import samples_root
+from lsviz.ui.state import hidden, samples_root
 from lsviz.ui.text import plain
 
 UNTOLD: Final = -1
@@ -41,6 +42,14 @@ def _facts(root: str) -> dict[str, str]:
     facts = policy_facts() | run_facts(shipped_runs())
     results, lab = shipped_results(), shipped_lab()
     return facts | result_facts(results, lab) if results is not None and lab is not None else facts
+
+
+def lesson_columns() -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Return the places of the list of lessons and of the lesson; without the list that has all the room."""
+    if "lesson" in hidden():
+        return st.container(), st.container()
+    contents, page = st.columns([3, 9], gap="large")
+    return contents, page
 
 
 def show_contents(lessons: Mapping[str, Lesson], slug: str) -> None:
@@ -120,14 +129,14 @@ def show_neighbours(lessons: Mapping[str, Lesson], slug: str) -> None:
     """Offer the lesson before and the next."""
     names = list(lessons)
     place = names.index(slug)
-    st.divider()
-    with st.container(horizontal=True, horizontal_alignment="distribute"):
+    with st.container(key="learn_neighbours", horizontal=True, horizontal_alignment="distribute"):
         for step, word, icon in ((-1, "Previous", "arrow_back"), (1, "Next", "arrow_forward")):
             there = 0 <= place + step < len(names)
             st.button(
                 word,
                 key=f"learn_{word.lower()}",
                 icon=f":material/{icon}:",
+                icon_position="right" if step > 0 else "left",
                 disabled=not there,
                 on_click=_open,
                 args=(names[place + step] if there else slug,),

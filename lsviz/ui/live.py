@@ -93,13 +93,20 @@ def _show_afterwards(run: Run, view: RunView) -> None:
 
 
 def _show_links(runs: Sequence[Run], views: Sequence[RunView]) -> None:
-    """Lead on to Compare, once there is nothing left to wait for."""
+    """Lead on to the pages that answer what one asks next, once there is nothing left to wait for."""
     recorded = [view.record.run_id for view in views if len(view.steps)]
     if not recorded or any(view.status.live for view in views):
         return
-    beside = baseline_of(runs[0], run_store().list_runs()) if len(runs) == 1 else None
+    alone = len(runs) == 1
+    beside = baseline_of(runs[0], run_store().list_runs()) if alone else None
     ids = [beside.run_id, *recorded] if beside else recorded
-    link_page("compare", f"See {'it' if len(runs) == 1 else 'them'} on Compare", {"runs": ",".join(ids)})
+    with st.container(horizontal=True):
+        link_page("compare", f"See {'it' if alone else 'them'} on Compare", {"runs": ",".join(ids)})
+        if alone:
+            link_page("whatif", "Which S should I use?", {"seen": recorded[0]})
+            skipped = bool(views[0].steps["skipped"].any())
+            words = "Why were steps skipped?" if skipped else "Which layer limits S?"
+            link_page("blame", words, {"seen": recorded[0]})
 
 
 def _show_figures(views: Sequence[RunView]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 import streamlit as st
 
@@ -121,7 +122,12 @@ def _progress(run: Run, view: RunView) -> str:
         return f"Paused at step {step} {of}" if pausing else f"Going on from step {step} {of}"
     if pausing:
         return f"Step {step} {of}, pausing after the step in hand" if status.step else "Starting, then paused"
-    return f"Step {step} {of}{_time_left(view)}" if status.step else "Starting: loading torch and the data"
+    return f"Step {step} {of}{_time_left(view)}" if status.step else _starting(view)
+
+
+def _starting(view: RunView) -> str:
+    since = time.time() - datetime.fromisoformat(view.record.created).timestamp()
+    return f"Starting: loading torch and the data, {max(0, since):.0f} s"
 
 
 def _time_left(view: RunView) -> str:

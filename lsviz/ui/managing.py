@@ -124,11 +124,11 @@ def _column_config() -> dict[str, object]:
             "", help="baseline: pinned. sample: shipped with lsviz, read-only.", width=70
         ),
         "name": config.TextColumn(width=145),
-        "policy": config.TextColumn(width=160),
+        "policy": config.TextColumn(width=170),
         "precision": config.TextColumn(help="Number format of the forward and backward pass.", width=70),
         "state": config.TextColumn(width=75),
         "metric": config.NumberColumn(format="%.3f", width=70),
-        "metric_name": config.TextColumn("of", help="What the metric is.", width=75),
+        "metric_name": config.TextColumn("of", help="What the metric is.", width=110),
         "step": config.TextColumn("steps", help="Steps done.", width=85),
         "skipped_steps": config.NumberColumn(
             "skipped", help="Steps left out because a gradient was Inf or NaN.", width=70

@@ -163,7 +163,6 @@ def show_table(read: RunSeries, replays: Replays) -> None:
             "steps skipped": len(one.skipped),
             "exact until step": one.exact_until,
             "from there a guess, because": one.reason or "–",
-            "but": flushing_note(frame, read.recorded),
             "last S": format_scale(one.scales[-1]) if one.scales else "–",
             "flushed, mean": frame["flushed"].mean(),
         }
@@ -171,13 +170,16 @@ def show_table(read: RunSeries, replays: Replays) -> None:
     ]
     if not rows:
         return
-    table = pd.DataFrame(rows)
     st.dataframe(
-        table if table["but"].any() else table.drop(columns="but"),
+        pd.DataFrame(rows),
         hide_index=True,
         column_config={"flushed, mean": st.column_config.NumberColumn(format="percent")},
         alt="Steps skipped, last S and flushed share of each policy",
     )
+    notes = {text: flushing_note(frame, read.recorded) for text, (_, frame) in replays.items()}
+    if any(notes.values()):
+        told = [f"{text}: {note}." for text, note in notes.items() if note]
+        st.caption("  \n".join(["Exact by its skips, and yet:", *map(plain, told)]))
     for text, (one, _) in replays.items():
         if one.raised_at is not None:
             st.warning(

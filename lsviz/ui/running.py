@@ -13,6 +13,7 @@ from lsviz.analysis.compare import run_label
 from lsviz.errors import UserError
 from lsviz.jobs.removal import delete_run, refuse_to_delete
 from lsviz.report import report_html
+from lsviz.runs.bundle import MAX_RUNS, export_bundle
 from lsviz.runs.exchange import TABLE_FORMATS, export_tables, export_zip
 from lsviz.runs.labelling import pin_run, set_labels
 from lsviz.runs.labels import MAX_NAME, MAX_TAG, MAX_TAGS, Labels
@@ -25,6 +26,7 @@ from lsviz.ui.text import plain
 NAMED: Final = 6
 """How many runs the question before a deletion names."""
 _ASKED: Final = {"whatif": "What-if", "blame": "Blame", "replay": "Replay"}
+"""Pages that ask one run."""
 
 
 def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
@@ -38,8 +40,7 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         _links(chosen)
         if len(chosen) == 1 and own:
             _labelling(chosen[0], store)
-        if len(chosen) == 1:
-            _exports(chosen[0])
+        _exports(chosen)
         if len(chosen) <= MAX_COMPARED:
             _report(chosen)
         if own and st.button("Delete", icon=":material/delete:", key="delete_runs"):
@@ -60,8 +61,11 @@ def _links(chosen: Sequence[Run]) -> None:
             link_page("launch", "Watch", {"run": run.run_id})
         for page, label in _ASKED.items():
             link_page(page, label, {"seen": run.run_id})
-    elif len(chosen) <= MAX_COMPARED:
-        link_page("compare", "Compare", {"runs": ",".join(run.run_id for run in chosen)})
+    if len(chosen) <= MAX_COMPARED:
+        together = {"runs": ",".join(run.run_id for run in chosen)}
+        if len(chosen) > 1:
+            link_page("compare", "Compare", together)
+        link_page("layers", "Layers", together)
 
 
 def _labelling(run: Run, store: RunStore) -> None:
@@ -77,30 +81,33 @@ def _labelling(run: Run, store: RunStore) -> None:
         _try(lambda: pin_run(run, store, pinned=not pinned))
 
 
-def _exports(run: Run) -> None:
+def _exports(chosen: Sequence[Run]) -> None:
+    if len(chosen) > MAX_RUNS:
+        return
+    one = len(chosen) == 1
+    file = chosen[0].run_id if one else "lsviz-runs"
+    ended = [run for run in chosen if not run.status.live]
     with st.popover("Export", icon=":material/download:", key="export_run"):
-        if run.status.live:
-            st.caption("It is still running: the whole of it can be exported when it has ended.")
-        else:
-            st.download_button(
-                "The run, as a zip to import elsewhere",
-                lambda: _zip_of(run),
-                f"{run.run_id}.zip",
-                "application/zip",
-                key="export_zip",
-                type="tertiary",
-                on_click="ignore",
+        if len(ended) < len(chosen):
+            who = "It is" if one else f"{len(chosen) - len(ended):,} of them are"
+            st.caption(f"{who} still running: a whole run can be exported when it has ended.")
+        if ended:
+            what = "The run" if one else f"{len(ended):,} runs"
+            _download(
+                f"{what}, as a zip to import elsewhere", lambda: _zip_of(ended), f"{file}.zip", "export_zip"
             )
         for fmt in TABLE_FORMATS:
-            st.download_button(
-                f"Its tables, as {fmt.upper() if fmt == 'csv' else 'Parquet'}",
-                _tables_of(run, fmt),
-                f"{run.run_id}-{fmt}.zip",
-                "application/zip",
-                key=f"export_{fmt}",
-                type="tertiary",
-                on_click="ignore",
+            name = fmt.upper() if fmt == "csv" else "Parquet"
+            _download(
+                f"{'Its' if one else 'Their'} tables, as {name}",
+                _tables_of(chosen, fmt),
+                f"{file}-{fmt}.zip",
+                f"export_{fmt}",
             )
+
+
+def _download(label: str, make: Callable[[], bytes], file: str, key: str) -> None:
+    st.download_button(label, make, file, "application/zip", key=key, type="tertiary", on_click="ignore")
 
 
 def _report(chosen: Sequence[Run]) -> None:
@@ -116,18 +123,24 @@ def _report(chosen: Sequence[Run]) -> None:
     )
 
 
-def _zip_of(run: Run) -> bytes:
+def _zip_of(runs: Sequence[Run]) -> bytes:
     file = io.BytesIO()
-    export_zip(run, file)
+    if len(runs) == 1:
+        export_zip(runs[0], file)
+    else:
+        export_bundle(runs, file)
     return file.getvalue()
 
 
-def _tables_of(run: Run, fmt: str) -> Callable[[], bytes]:
+def _tables_of(runs: Sequence[Run], fmt: str) -> Callable[[], bytes]:
+    """Return how to make a zip of the tables, in a folder a run where there are several."""
+
     def make() -> bytes:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in export_tables(run, fmt):
-                archive.writestr(name, content)
+            for run in runs:
+                for name, content in export_tables(run, fmt):
+                    archive.writestr(name if len(runs) == 1 else f"{run.run_id}/{name}", content)
         return file.getvalue()
 
     return make
@@ -138,20 +151,22 @@ def _edit_labels(run: Run, store: RunStore) -> None:
     """Ask for a run's name and tags."""
     st.caption(plain(f"{run_label(run.config)} on {run.config.task}, {run.run_id}"))
     labels = run.labels
-    name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
-    known = {tag for other in store.list_runs() for tag in other.labels.tags}
-    tags = st.multiselect(
-        "Tags",
-        sorted(known | set(labels.tags)),
-        list(labels.tags),
-        key=f"tags-{run.run_id}",
-        max_selections=MAX_TAGS,
-        accept_new_options=True,
-        select_all=False,
-        placeholder="Choose or type, then Enter",
-        help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
-    )
-    if st.button("Save", type="primary", key="save_labels"):
+    with st.form("labels_form", border=False, enter_to_submit=True):
+        name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
+        known = {tag for other in store.list_runs() for tag in other.labels.tags}
+        tags = st.multiselect(
+            "Tags",
+            sorted(known | set(labels.tags)),
+            list(labels.tags),
+            key=f"tags-{run.run_id}",
+            max_selections=MAX_TAGS,
+            accept_new_options=True,
+            select_all=False,
+            placeholder="Choose or type, then Enter",
+            help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
+        )
+        saved = st.form_submit_button("Save", type="primary", key="save_labels")
+    if saved:
         _try(lambda: set_labels(run, Labels.build(name=name, tags=tags, pinned=run.labels.pinned)))
 
 

@@ -6,6 +6,7 @@ half a second; this server imports them before it answers.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -21,14 +22,22 @@ from lsviz.charts.exponents import exponent_figure
 
 SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
 """What runs for each visitor."""
+PARTS: Final = (
+    *("blaming", "comparing", "exploring", "launching", "layering", "learning", "live", "managing"),
+    *("replaying", "reproducing", "running", "tracing", "updating", "whatif"),
+)
+"""What the pages import."""
 
 
 @asynccontextmanager
 async def warm_up(app: st.App) -> AsyncIterator[None]:
     """Import what the pages need and draw an empty figure, before the first visitor comes."""
-    for part in ("comparing", "exploring", "launching", "live", "tracing"):
+    for part in PARTS:
         import_module(f"lsviz.ui.{part}")
     exponent_figure([], ["layer"], "light").to_json()
+    # Streamlit collects garbage after every run of a script; what stays for good need not be looked through.
+    gc.collect()
+    gc.freeze()
     yield
 
 

@@ -13,7 +13,26 @@ from lsviz.ui.keys import KEYS, PARTS
 
 MAX_COMPARED: Final = 4
 _WATCHED: Final = "watched_run"
+_PAGE: Final = "page_shown"
+_LAST_RUN: Final = "last_run"
 _HIDDEN: Final = "hidden_controls"
+
+
+def arrive(page: str) -> None:
+    """Note which page is shown; one that a link with values leads to forgets what was chosen there before.
+
+    Otherwise a link to a launch under one policy would start another task that was chosen an hour ago.
+    """
+    before = st.session_state.get(_PAGE)
+    st.session_state[_PAGE] = page
+    asked = [name for name in st.query_params if name in KEYS and page in KEYS[name].pages]
+    if before in (None, page) or not asked or asked == ["run"]:
+        return
+    chosen = [(name, *key.widgets) for name, key in KEYS.items() if page in key.pages and name != "run"]
+    stems = tuple(stem for stems in chosen for stem in stems)
+    for key in list(st.session_state):
+        if isinstance(key, str) and (key in stems or key.startswith(tuple(f"{stem}." for stem in stems))):
+            del st.session_state[key]
 
 
 def run_store() -> RunStore:
@@ -24,6 +43,16 @@ def run_store() -> RunStore:
 def colour_mode() -> Mode:
     """Return the theme that the browser shows."""
     return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def remember_run(run_id: str) -> None:
+    """Note which run a person is busy with; pages that ask one run begin with it."""
+    st.session_state[_LAST_RUN] = run_id
+
+
+def last_run() -> str | None:
+    """Return the run last chosen or started in this session."""
+    return st.session_state.get(_LAST_RUN)
 
 
 def watched_runs() -> list[str]:

@@ -108,7 +108,7 @@ def choose_variant(document: Lab) -> VariantResult | None:
 def show_variant(document: Lab, result: VariantResult) -> None:
     """Tell what one variant does and came to, and offer to train it."""
     st.markdown(plain(f"{result.shows} {result.error or result.verdict}"))
-    st.code(variant_command(document, result), language="sh", wrap_lines=True)
+    st.code(variant_command(document, result), language=None, wrap_lines=True)
     if document.task in TASKS:
         link_page("launch", f"Launch {result.name}", launch_query(document, result))
 

@@ -314,7 +314,7 @@ def show_next(run: Run, answer: Answer) -> None:
         return
     policy = policy or "gradscaler"
     others = "" if precision == "fp16" else f" --precision {precision}"
-    st.code(f"lsviz run --task {task} --policy {policy}{others}", language="sh")
+    st.code(f"lsviz run --task {task} --policy {policy}{others}", language=None)
     scaled = "without loss scaling" if policy == "none" else f"with {policy}"
     label = f"Launch {task}{'' if precision == 'fp16' else f' in {precision.upper()}'}, {scaled}"
     link_page("launch", label, {"task": task, "policy": policy, "precision": precision})

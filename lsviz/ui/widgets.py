@@ -1,8 +1,8 @@
-"""Parts that several pages share: figures, step slider, notes, glossary."""
+"""Parts that several pages share: figures, notes, glossary."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import plotly.graph_objects as go
@@ -10,10 +10,11 @@ import streamlit as st
 
 from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.lessons import load_glossary
-from lsviz.analysis.view import RunView, early_step
+from lsviz.analysis.view import RunView
 from lsviz.charts.views import spectra_figure, spectra_frame, view_labels
 from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.links import link_page
+from lsviz.ui.marking import Marks
 from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
@@ -34,7 +35,7 @@ def show_figure(
     key: str,
     alt: str,
     data: Data,
-    on_select: Callable[[], None] | None = None,
+    marks: Marks | None = None,
 ) -> None:
     """Draw a figure in its own colours, with a text for those who can't see it and ways to save it.
 
@@ -43,31 +44,10 @@ def show_figure(
         key: Its own on the page.
         alt: What one sees.
         data: The numbers that it shows, for its CSV, or how to make them.
-        on_select: Called after a click on a mark; the session then holds the marks under the figure's key.
+        marks: What is drawn over it and moves without it, and what a click on a row does.
     """
-    drawn = {"theme": None, "key": key, "alt": alt, "config": _PLOTLY_CONFIG}
-    if on_select is None:
-        st.plotly_chart(figure, **drawn)
-    else:
-        st.plotly_chart(figure, on_select=on_select, selection_mode="points", **drawn)
-    show_saving(key, data)
-
-
-def step_slider(steps: Sequence[int], run_length: int) -> int:
-    """Ask which recorded step to show; it starts early in the run, where layers are decided."""
-    if len(steps) < 2:
-        return steps[0] if steps else 0
-    early = early_step(steps, run_length)
-    if st.session_state.get("step", early) not in steps:
-        del st.session_state["step"]
-    return st.select_slider(
-        "Step",
-        options=list(steps),
-        value=early,
-        key="step",
-        bind="query-params",
-        help="Which training step to show. Only recorded steps can be chosen.",
-    )
+    st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
+    show_saving(key, data, marks)
 
 
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
@@ -90,7 +70,8 @@ def show_pictures(views: Sequence[RunView]) -> None:
         value = "" if metric is None else f": {view.record.metric_name} {metric:.3g}"
         pictures.append((view.picture, f"{label}{value}"))
     for column, (picture, caption) in zip(st.columns(max(4, len(pictures))), pictures, strict=False):
-        column.image(picture, caption=plain(caption), width="stretch")
+        alt = "What was to be learned" if caption == "original" else f"What the model drew with {caption}"
+        column.image(picture, caption=plain(caption), width="stretch", alt=alt)
 
 
 def show_glossary() -> None:

@@ -80,7 +80,6 @@ class Spoiling:
 def trained(task: str, where: str, change: Change, policy: str) -> list[StepResult]:
     settings = {"steps": AT + 2, "record_every": 100, "reference_every": 0, "device": "cpu"}
     config = RunConfig.build(task=task, policy=policy, **settings)
-    torch.set_num_threads(1)
     return list(train(Spoiling(task, where, change), config, Engine.resolve(config.precision, "cpu")))
 
 
@@ -170,17 +169,18 @@ def test_looking_at_a_skipped_step_changes_no_training() -> None:
     def losses(record_every: int) -> list[float | None]:
         config = RunConfig.build(
             task="shapes-ssd",
-            policy="gradscaler:init_scale=2^30",
-            steps=14,
+            policy="gradscaler:init_scale=2^19",
+            steps=8,
             record_every=record_every,
             reference_every=0,
             device="cpu",
         )
         results = list(train(build_task("shapes-ssd"), config, Engine.resolve("fp16", "cpu")))
-        assert sum(r.step.skipped for r in results) >= 3
+        skipped = sum(r.step.skipped for r in results)
+        assert 3 <= skipped <= 6, "weights that never move would hide a difference"
         return [r.step.loss for r in results]
 
-    assert losses(5) == losses(0)
+    assert losses(3) == losses(0)
 
 
 def test_without_gradients_a_skipped_step_stands_without_a_name() -> None:

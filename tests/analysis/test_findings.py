@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from lsviz.analysis.findings import RunShares, finding, format_percent, format_scale, run_shares
@@ -19,6 +21,14 @@ def without_reference(policy: str, zero: float, precision: str = "fp16") -> RunS
 
 NONE = shares("none", 1.0, 1.0, 0.2, scale=1.0)
 CONSTANT = shares("constant:1024", 0.001, 0.0, 0.0)
+
+
+def test_nothing_is_concluded_across_tasks() -> None:
+    runs = [replace(NONE, task="digits-cnn"), replace(CONSTANT, task="sigmoid-mlp")]
+    assert finding(runs) == (
+        "digits-cnn: Without loss scaling, the lowest 2 of 3 layers receive nothing. "
+        "The runs train different tasks."
+    )
 
 
 @pytest.mark.parametrize(

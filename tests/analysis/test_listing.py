@@ -30,6 +30,7 @@ def test_every_word_is_looked_for_in_every_column(tmp_path: Path) -> None:
         "CONSTANT": {first},
         "strasse BF16": {second},
         "two baseline digits": {second},
+        "no scaling": {second},
         "finished": {first, second},
         "constant bf16": set(),
         "(.*": set(),

@@ -10,13 +10,17 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.conftest import REPOSITORY, clean_environment
+from tests.browser.driving import PATIENCE_MS
+from tests.conftest import PATIENCE, REPOSITORY, clean_environment
+
+expect.set_options(timeout=PATIENCE_MS)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -38,34 +42,48 @@ class Server:
     runs: Path
 
 
-@dataclass
-class Complaints:
-    """What a page did that it should not: console errors and requests to other hosts."""
-
-    errors: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
-
-
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
         reason = "no Chromium: install Debian's package chromium"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """The one browser of all tests, without a page left that would go on asking for a server that is gone."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """The dashboard as ``make app`` starts it, on a free port, with an empty folder of runs."""
+    """The dashboard with an empty folder of runs, which a test may fill."""
+    with start_server(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The dashboard for tests that only read: one for all of them, with the sample runs alone."""
+    with start_server(tmp_path_factory.mktemp("dashboard")) as started:
+        yield started
+
+
+@contextmanager
+def start_server(folder: Path) -> Iterator[Server]:
+    """Serve the dashboard as ``make app`` does, on a free port, with runs below a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = (tmp_path / "server.log").open("wb")
+    log = (folder / "server.log").open("wb")
     process = subprocess.Popen(
         [
             sys.executable,
@@ -79,39 +97,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
             str(port),
         ],
         cwd=REPOSITORY,
-        env=clean_environment(LSVIZ_RUNS=str(tmp_path / "runs")),
+        env=clean_environment(LSVIZ_RUNS=str(folder / "runs")),
         stdout=log,
         stderr=subprocess.STDOUT,
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         while True:
             try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=10).close()
                 break
             except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                assert process.poll() is None, (folder / "server.log").read_text()
                 assert time.monotonic() < end, "the server did not start"
                 time.sleep(0.1)
-        yield Server(url, tmp_path / "runs")
+        yield Server(url, folder / "runs")
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)
         log.close()
-
-
-def watch_page(page: Page, url: str) -> Complaints:
-    """Collect the page's console errors and requests that leave the server."""
-    complaints = Complaints()
-    page.on("console", lambda m: complaints.errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.errors.append(str(error)))
-    page.on(
-        "request",
-        lambda r: (
-            None
-            if r.url.startswith((url, "ws" + url[4:], "data:", "blob:"))
-            else complaints.strangers.append(r.url)
-        ),
-    )
-    return complaints

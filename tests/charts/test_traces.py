@@ -26,7 +26,7 @@ def figure_of(
 
 
 def lines(figure: go.Figure) -> dict[str, go.Scatter]:
-    return {trace.name: trace for trace in figure.data if trace.mode == "lines"}
+    return {trace.name: trace for trace in figure.data if trace.mode == "lines" and trace.opacity != 0}
 
 
 def test_a_line_shows_s_in_force_and_its_name_stands_at_its_end() -> None:

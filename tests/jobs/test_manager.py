@@ -18,9 +18,10 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.writer import create_run
+from tests.conftest import PATIENCE
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it took too long"
@@ -137,7 +138,11 @@ def test_a_run_outlives_the_process_that_started_it(tmp_path: Path) -> None:
         "print(submit_run(Path(sys.argv[1]), RunConfig.build(task='digits-mlp', steps=40)).path)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     run = open_run(done.stdout.strip())
     wait_until(lambda: not live_status(run).live)
@@ -147,4 +152,4 @@ def test_a_run_outlives_the_process_that_started_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", ["lsviz.jobs.manager", "lsviz.runs.store"])
 def test_the_manager_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == 0

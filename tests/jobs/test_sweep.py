@@ -24,7 +24,7 @@ from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import create_run
-from tests.conftest import REPOSITORY, clean_environment, train_run
+from tests.conftest import PATIENCE, REPOSITORY, clean_environment, train_run
 
 LONG = 200_000
 
@@ -38,7 +38,7 @@ def folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -123,8 +123,8 @@ def test_stopped_it_goes_on_where_it_was(tmp_path: Path, number: int) -> None:
     workers = workers_of(psutil.Process(process.pid))
     assert len(workers) == 1
     os.kill(process.pid, number)
-    assert process.wait(60) == 7
-    psutil.wait_procs(workers, timeout=30)
+    assert process.wait(PATIENCE) == 7
+    psutil.wait_procs(workers, timeout=PATIENCE)
     assert not workers[0].is_running()
     states = {run.config.seed: run.status.state for run in RunStore.at(tmp_path).list_runs()}
     assert states == {0: "finished", 1: "cancelled"}
@@ -156,7 +156,7 @@ def test_workers_stop_when_the_sweep_is_killed(tmp_path: Path) -> None:
     workers = workers_of(psutil.Process(process.pid))
     process.kill()
     process.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=60)
+    gone, alive = psutil.wait_procs(workers, timeout=PATIENCE)
     assert gone
     assert not alive
     states = [run.status.state for run in RunStore.at(tmp_path).list_runs()]
@@ -174,7 +174,7 @@ def test_a_sweep_killed_at_once_leaves_no_run_that_goes_on(tmp_path: Path) -> No
     workers = workers_of(psutil.Process(process.pid))
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
     assert not alive
     assert [run.status.state for run in RunStore.at(tmp_path).list_runs()] == ["queued"]
 
@@ -193,7 +193,7 @@ def test_signals_on_each_others_heels_stop_it_too(who: str, tmp_path: Path) -> N
     with contextlib.suppress(ProcessLookupError):  # it has ended, and has been waited for
         for _ in range(3000):
             os.kill(target, signal.SIGTERM)
-    assert process.wait(60) == (7 if who == "sweep" else 3)
+    assert process.wait(PATIENCE) == (7 if who == "sweep" else 3)
     assert RunStore.at(tmp_path).list_runs()[0].status.state in ("cancelled", "interrupted")
 
 
@@ -206,7 +206,8 @@ def test_workers_do_not_import_what_lies_in_the_current_folder(
 
 
 def test_a_finished_run_without_its_tables_is_trained_again(tmp_path: Path) -> None:
-    first = run_sweep(tmp_path, [config()], jobs=1).runs[config()]
+    first = train_run(tmp_path, **config().model_dump())
+    assert list(finished_runs(tmp_path)) == [config()]
     for table in first.path.glob("*.parquet"):
         table.unlink()
     assert run_sweep(tmp_path, [config()], jobs=1).reused == 0
@@ -273,7 +274,8 @@ def test_a_folder_that_can_not_be_written_any_more_ends_the_sweep(tmp_path: Path
 
 
 def test_a_run_that_can_not_be_read_is_trained_again(tmp_path: Path) -> None:
-    first = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1).runs[config(0, record_every=2)]
+    first = train_run(tmp_path, **config(0, record_every=2).model_dump())
+    assert list(finished_runs(tmp_path)) == [config(0, record_every=2)]
     whole = (first.path / "exponents.parquet").read_bytes()
     (first.path / "exponents.parquet").write_bytes(whole[: len(whole) // 2])
     again = run_sweep(tmp_path, [config(0, record_every=2)], jobs=1)

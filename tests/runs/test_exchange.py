@@ -218,6 +218,13 @@ def test_half_a_zip_is_told(tmp_path: Path) -> None:
     assert "is no exported run" in refused(io.BytesIO(bytes(spoilt)), tmp_path / "there")
 
 
+def test_a_stream_that_is_none_is_told(tmp_path: Path) -> None:
+    data = bytearray(packed(files_of(zipped(ended(tmp_path / "here")))).getvalue())
+    at = data.index(b"run.json")
+    data[at + len("run.json")] |= 0b110  # a kind of block that deflate does not have
+    assert "it is no whole zip" in refused(io.BytesIO(bytes(data)), tmp_path / "there")
+
+
 def test_tables_open_elsewhere(tmp_path: Path) -> None:
     run = ended(tmp_path)
     csv = dict(export_tables(run, "csv"))

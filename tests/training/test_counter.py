@@ -16,6 +16,7 @@ from lsviz.exponents import ExponentHistogram
 from lsviz.training import counter as module
 from lsviz.training.counter import Counter, Counting
 from lsviz.training.counting import compiled_counter, histograms, settled, tally_later
+from tests.conftest import PATIENCE
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_tensor_is_let_go_once_it_is_counted(counter: Counter) -> None:
     counting = tally_later(values)
     assert isinstance(counting, Counting)
     del values
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while not counting.done and time.monotonic() < until:
         time.sleep(0.001)
     tally_later(torch.ones(1))  # whatever is done is dropped as the next one starts
@@ -78,7 +79,7 @@ def test_many_threads_may_ask_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     for number in range(6):
         assert found[number] == [expected_counts(values_of(number * 100 + k, 5000)) for k in range(100)]
 

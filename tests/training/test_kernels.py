@@ -11,6 +11,7 @@ import pytest
 
 from lsviz.training import kernels
 from lsviz.training.kernels import KernelError, load_kernels
+from tests.conftest import PATIENCE
 
 COUNT = (
     "import torch; from lsviz.training.counting import count_exponents, kernel_description;"
@@ -28,7 +29,7 @@ def python(code: str, **environment: str) -> str:
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 import lsviz
-from tests.conftest import REPOSITORY, clean_environment
+from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 from tests.training.test_recording import assert_row
 
 
@@ -143,7 +143,7 @@ def test_torchvisions_resnet18_is_counted_as_autograd_has_it(tmp_path: Path) -> 
         env=clean_environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert "tensors" in done.stdout
@@ -186,7 +186,7 @@ def test_of_distributed_processes_the_first_writes_what_all_have_averaged(tmp_pa
         for rank in range(2)
     ]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
         assert "stopped recording" not in errors
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["run"]

@@ -32,12 +32,12 @@ from lsviz.training.tasks.text import CONTEXT
 
 STEPS = {
     "sigmoid-mlp": 120,
-    "digits-mlp": 40,
+    "digits-mlp": 30,
     "digits-cnn": 30,
-    "shapes-ssd": 40,
-    "char-gpt": 25,
-    "char-lstm": 25,
-    "image-fit": 40,
+    "shapes-ssd": 25,
+    "char-gpt": 15,
+    "char-lstm": 15,
+    "image-fit": 15,
 }
 
 
@@ -297,3 +297,10 @@ def test_three_hard_negatives_count_for_each_matched_anchor() -> None:
         smooth = torch.where(difference < 1, 0.5 * difference**2, difference - 0.5)
         total += float(each[matched].sum() + negatives.sum() + smooth.sum())
     assert loss == pytest.approx(total / int((targets > 0).sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_catalog_knows_the_layers(task: str) -> None:
+    modules = build_task(task).build_model().named_modules()
+    owners = tuple(name for name, module in modules if list(module.parameters(recurse=False)))
+    assert TASKS[task].layers == owners

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from lsviz.runs.files import write_json
 from lsviz.runs.reader import Run, open_run
-from tests.conftest import REPOSITORY
+from tests.conftest import PATIENCE, REPOSITORY
 
 PAGES = {
     "explore": None,
@@ -31,7 +31,7 @@ PAGES = {
 
 
 def open_page(name: str, **query: str) -> AppTest:
-    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=60)
+    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=PATIENCE)
     page = PAGES[name]
     if page is not None:
         app.run()

@@ -30,8 +30,23 @@ def test_a_link_shows_its_runs_step_layer_and_finding(runs_root: Path) -> None:
     assert {"xaxis", "xaxis2"} <= set(titles[0])
     app.selectbox(key="layer").select("layer1").run()
     assert not app.exception
-    frames = [s for s in _map(app)["shapes"] if s.get("y1") == 0.5 and s.get("y0") == -0.5]
-    assert len(frames) == 2  # the row that was chosen is framed in both
+    frames, lines = (json.loads(part.proto.json)["shapes"] for part in app.get("bidi_component"))
+    assert [(s["y0"], s["y1"]) for s in frames] == [(-0.5, 0.5)] * 2, "the row chosen is framed in both"
+    assert [s["x0"] for s in lines] == [40, 40], "and the history marks the step"
+
+
+def test_a_step_that_is_not_recorded_becomes_the_nearest_and_buttons_go_on(runs_root: Path) -> None:
+    app = open_page("layers", runs=sample("none"), step="55")
+    assert app.select_slider(key="step").value == 40
+    history = app.get("plotly_chart")[1].proto.id
+    app.button(key="step_on").click().run()
+    assert app.select_slider(key="step").value == 80
+    assert "Step 80." in words(app)
+    assert app.get("plotly_chart")[1].proto.id == history, "a browser need not draw it anew"
+    app.button(key="step_back").click().run()
+    app.button(key="step_back").click().run()
+    assert app.select_slider(key="step").value == 0
+    assert app.button(key="step_back").disabled
 
 
 def _map(app: object) -> dict:  # type: ignore[type-arg]

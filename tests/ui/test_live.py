@@ -17,7 +17,7 @@ from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from lsviz.ui.zooming import zoomed_axes
 from tests.conftest import train_run
-from tests.ui.opening import charts, copy_of, make_running, open_page, put_status, words
+from tests.ui.opening import PAGES, charts, copy_of, make_running, open_page, put_status, words
 
 
 def labels(app: AppTest) -> list[str]:
@@ -203,3 +203,18 @@ def wait_for_end(run: Run) -> None:
 )
 def test_of_a_zoom_only_axes_with_two_ends_pass(told: object, kept: dict[str, list[float]]) -> None:
     assert zoomed_axes(told) == kept
+
+
+def test_pages_that_ask_one_run_begin_with_the_one_last_chosen(
+    runs_root: Path, unscaled_run: Run, scaled_run: Run
+) -> None:
+    older = copy_of(unscaled_run, runs_root)
+    copy_of(scaled_run, runs_root)
+    app = open_page("whatif", seen=older.name)
+    for page in ("launch", "blame", "explore", "whatif"):
+        app.switch_page(PAGES[page] or "lsviz/ui/pages/explore.py")
+        app.query_params.clear()
+        app.run()
+        assert not app.exception, app.exception
+        if page in ("blame", "whatif"):
+            assert app.selectbox(key="seen").value == older.name

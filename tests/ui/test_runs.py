@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lsviz.runs.bundle import export_bundle
 from lsviz.runs.exchange import export_zip
 from lsviz.runs.labelling import pin_run, set_labels
 from lsviz.runs.labels import Labels
@@ -62,10 +63,11 @@ def test_ticked_runs_in_the_address_can_be_acted_on(own: list[Run]) -> None:
     assert {"Name and tags", "Pin as baseline", "Delete"} <= labels(app)
     assert RAW in words(app).replace("\\", "")
     assert "**bold**" not in words(app)  # its marks are escaped
-    assert {link.proto.label for link in app.get("page_link")} == {"What-if", "Blame", "Replay"}
+    assert {link.proto.label for link in app.get("page_link")} == {"What-if", "Blame", "Replay", "Layers"}
     app = open_page("runs", marked=f"{own[0].run_id},{own[1].run_id},../../etc")
     assert "2 runs ticked" in words(app)
-    assert {link.proto.label for link in app.get("page_link")} == {"Compare"}
+    assert {link.proto.label for link in app.get("page_link")} == {"Compare", "Layers"}
+    assert "2 runs, as a zip to import elsewhere" in {b.proto.label for b in app.get("download_button")}
     assert "Name and tags" not in labels(app)
 
 
@@ -118,10 +120,15 @@ def test_an_uploaded_zip_becomes_a_run_and_another_file_is_told(own: list[Run]) 
     app.button(key="import_now").click().run()
     assert not app.exception
     assert len(app.dataframe[0].value) == len(own) + 1
-    app.file_uploader(key="imported-1").upload("other.zip", b"PK no", "application/zip").run()
+    several = io.BytesIO()
+    export_bundle(own[:2], several)
+    app.file_uploader(key="imported-1").upload("runs.zip", several.getvalue(), "application/zip").run()
+    app.button(key="import_now").click().run()
+    assert len(app.dataframe[0].value) == len(own) + 3
+    app.file_uploader(key="imported-2").upload("other.zip", b"PK no", "application/zip").run()
     app.button(key="import_now").click().run()
     assert "is no exported run" in words(app).replace("\\", "")
-    assert len(app.dataframe[0].value) == len(own) + 1
+    assert len(app.dataframe[0].value) == len(own) + 3
 
 
 def test_the_pinned_run_is_what_others_are_held_against(own: list[Run]) -> None:
@@ -141,3 +148,5 @@ def test_the_pinned_run_is_what_others_are_held_against(own: list[Run]) -> None:
     assert any(
         option.startswith("Mine · constant:1024") for option in app.multiselect(key="chosen_runs").options
     )
+    options = open_page("blame").selectbox(key="seen").options
+    assert any(option.startswith("Mine · sigmoid-mlp · constant:1024") for option in options)

@@ -17,7 +17,7 @@ from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from tests.conftest import REPOSITORY, train_run
 from tests.runs.test_folder import CONFIG
-from tests.ui.opening import charts, open_page, words
+from tests.ui.opening import PAGES, charts, open_page, words
 
 SAMPLES = REPOSITORY / "sample_runs"
 
@@ -74,6 +74,17 @@ def test_the_s_asked_for_follows_the_recommendation_until_it_is_edited(runs_root
     app.selectbox(key="seen").set_value(first.run_id).run()
     assert not app.exception
     assert app.text_input(key="ask").value == "32"
+
+
+def test_a_link_to_fp16_is_followed_after_another_format(runs_root: Path) -> None:
+    app = open_page("whatif", format="BF16")
+    assert app.segmented_control(key="format").value == "BF16"
+    app.switch_page(PAGES["policies"]).run()
+    app.query_params["format"] = "FP16"
+    app.switch_page(PAGES["whatif"]).run()
+    assert app.segmented_control(key="format").value == "FP16"
+    app.segmented_control(key="format").set_value("E5M2").run()
+    assert app.segmented_control(key="format").value == "E5M2"
 
 
 def test_another_run_can_be_chosen(runs_root: Path) -> None:

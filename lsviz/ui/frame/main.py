@@ -10,7 +10,7 @@ import streamlit as st
 from lsviz.ui.frame.menu import show_menu
 from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
-from lsviz.ui.state import hidden
+from lsviz.ui.state import arrive, hidden
 
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
 SECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -34,12 +34,16 @@ HELP: Final = {
     "reproduce": "The paper's findings in small",
 }
 ICON: Final = Path(__file__).parents[1] / "icon.png"
+# The last two lines are for contrast: Streamlit's own is below AA.
 STYLE: Final = """
 .st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
+.st-key-start {position: sticky; bottom: .75rem; z-index: 5}
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
-.st-key-page_menu {position: fixed; top: .45rem; right: 1rem; width: auto; z-index: 999991}
+.st-key-page_menu {position: fixed; top: .62rem; right: 1rem; width: auto; z-index: 999991}
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 :is(.st-key-learn_overflows, .st-key-traced-clicked) [role="toolbar"] {flex-wrap: wrap; overflow: visible}
+[data-testid="stCaptionContainer"] {opacity: .8}
+button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {color: inherit !important}
 """
 
 
@@ -60,6 +64,7 @@ def main() -> None:
         for section, names in SECTIONS.items()
     }
     chosen = st.navigation(pages, position="top")
+    arrive(chosen.url_path or PAGES[0])
     show_menu(chosen.url_path or PAGES[0])
     st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
     chosen.run()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
 import streamlit as st
 
 from lsviz.ui.keys import hideable
@@ -10,7 +13,7 @@ from lsviz.ui.widgets import show_glossary
 
 SHORTCUTS = {
     "Tab": "from one control to the next; all can be reached",
-    "←  →": "in a slider that has the focus: one place back or on",
+    "←  →": "outside a field: the recorded step before or after; in a slider that has the focus: a place",
     "Ctrl Enter": "on Launch: start",
     "double click": "in a figure: back from a zoom",
     "R": "run the page again",
@@ -19,7 +22,7 @@ SHORTCUTS = {
 
 def show_menu(page: str) -> None:
     """Draw the menu in the header's right end."""
-    with st.container(key="page_menu", horizontal=True, gap="xxsmall"):
+    with st.container(key="page_menu", horizontal=True, gap="small"):
         show_glossary()
         with st.popover("", icon=":material/share:", type="tertiary", help="Share, and hide controls"):
             _show_sharing(page)
@@ -41,7 +44,22 @@ def _show_sharing(page: str) -> None:
         key=f"hidden-{page}",
         format_func=lambda name: f"{name}: {names[name]}",
         placeholder="Controls to leave out",
-        help="Hidden controls keep their values. The address then holds hide=…; open it without to see all.",
+        help="Hidden controls keep their values. Only who opens the link misses them.",
     )
-    others = [name for name in hidden() if name not in names]
-    hide([*others, *chosen])
+    if chosen:
+        st.code(_link(chosen), language=None, wrap_lines=True)
+        st.caption("Copy this link: it leaves them out, on every page that it leads to.")
+    if hidden():
+        st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,))
+
+
+def _link(names: Sequence[str]) -> str:
+    """Return this view's address, with controls to leave out."""
+    kept = {name: value for name, value in st.query_params.items() if name != "hide"}
+    here = (st.context.url or "").partition("?")[0]
+    return f"{here}?{urlencode({**kept, 'hide': ','.join(names)}, safe=',;:')}"
+
+
+def _show_all(page: str) -> None:
+    st.session_state[f"hidden-{page}"] = []
+    hide([])

@@ -10,13 +10,13 @@ from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
+from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
     show_pictures,
     show_problems,
     show_spectra,
-    step_slider,
     stop_without_runs,
 )
 
@@ -26,7 +26,7 @@ if not runs:
     words = "Launch two runs, for example without loss scaling and with constant:1024."
     stop_without_runs(store, "No runs to compare yet", words)
 
-heading = st.container()
+heading = st.empty()
 views = load_runs(choose_runs(runs))
 if not views:
     heading.header("Compare runs")
@@ -35,14 +35,23 @@ if not views:
 
 recorded = [view for view in views if view.recorded_steps]
 common = common_steps(recorded)
-if common:
-    step = step_slider(common, max(v.record.config.steps for v in recorded))
+
+
+@st.fragment
+def show_step() -> None:
+    """Draw one step; another one draws only this part again."""
+    step = choose_step(common, max(v.record.config.steps for v in recorded))
     shares = view_shares(recorded, step)
-    heading.header(plain(finding(shares)))
-    heading.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
+    with heading.container():
+        st.header(plain(finding(shares)))
+        st.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")
     asked = {"runs": ",".join(view.record.run_id for view in recorded), "step": str(step)}
     link_page("layers", "See all exponents as a map", asked)
+
+
+if common:
+    show_step()
 else:
     heading.header("Compare runs")
     st.info("There is no recorded step that these runs share: only their timelines can be compared.")

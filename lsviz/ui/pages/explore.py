@@ -10,19 +10,19 @@ from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet, sh
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
+from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
     show_pictures,
     show_problems,
     show_spectra,
-    step_slider,
 )
 
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
 heading = st.container()
-setting_column, beside_column, step_column = st.columns([4, 5, 5], vertical_alignment="bottom")
+setting_column, beside_column, step_column = st.columns([4, 6, 5], vertical_alignment="bottom")
 with setting_column:
     of_setting = choose_setting(shown)
 with beside_column:
@@ -36,7 +36,7 @@ if not steps:
 
 config = views[0].record.config
 with step_column:
-    step = step_slider(steps, config.steps)
+    step = choose_step(steps, config.steps)
 shares = view_shares(views, step)
 with heading:
     st.header(plain(finding(shares)))

@@ -7,6 +7,7 @@ from lsviz.ui.learning import (
     ask_prediction,
     choose_lesson,
     known_facts,
+    lesson_columns,
     show_answer,
     show_contents,
     show_neighbours,
@@ -16,7 +17,7 @@ from lsviz.ui.learning import (
 lessons = load_lessons()
 slug = choose_lesson(lessons)
 lesson = lessons[slug]
-contents, page = st.columns([3, 9], gap="large")
+contents, page = lesson_columns()
 with page:
     facts = known_facts()
     show_question(lesson, facts, list(lessons).index(slug) + 1, len(lessons))

@@ -21,7 +21,7 @@ document = load_results()
 if document is None:
     st.header("No results yet")
     st.write("The paper's findings in small: 25 minutes on two cores, or 3 with --quick.")
-    st.code(COMMAND, language="sh")
+    st.code(COMMAND, language=None)
     st.stop()
 
 st.header(plain(headline(document)))

@@ -19,7 +19,7 @@ document = load_document()
 if document is None:
     st.header("No updates compared yet")
     st.write("Every way to update the weights, on one task, each beside float64: about half a minute.")
-    st.code(COMMAND, language="sh")
+    st.code(COMMAND, language=None)
     st.stop()
 
 st.header(plain(lab_finding(document)))
@@ -31,4 +31,4 @@ if chosen is not None:
     show_variant(document, chosen)
 show_ratios(document)
 st.caption("The same for another task, policy or optimizer:")
-st.code(COMMAND, language="sh")
+st.code(COMMAND, language=None)
