@@ -80,18 +80,25 @@ def recommend(
     as_json: options.Json = False,
 ) -> None:
     """Tell which loss scale a run's own gradients ask for, and why."""
-    from lsviz.analysis import recommend as analysis
-    from lsviz.analysis.whatif import load_histograms
+    from lsviz.analysis.limits import judge_run
 
-    target = parse_format(fmt)
     found = find_run(run, runs)
-    rows = load_histograms(found)
-    recommendation = analysis.recommend(rows, target, threshold=threshold)
+    judged = judge_run(found, parse_format(fmt), threshold=threshold)
+    rows, recommendation, _ = judged.asked
     if as_json:
-        print_json({"run_id": found.run_id, **recommendation.to_dict(), "censored": rows.censored})
+        told = {
+            "run_id": found.run_id,
+            **recommendation.to_dict(),
+            "censored": rows.censored,
+            "limits": judged.limits.to_dict(),
+            "cautions": judged.cautions,
+        }
+        print_json(told)
     else:
-        recommendation_table(recommendation)
+        recommendation_table(recommendation, judged.limits)
     tell_caution(rows)
+    for caution in judged.cautions:
+        print_error(f"note: {caution}")
     tell_problems(found)
 
 

@@ -54,42 +54,42 @@ def replay(
 def blame(run: RunName, runs: Runs = None, as_json: options.Json = False) -> None:
     """Tell which gradient overflowed first at each skipped step, and which layer limits S."""
     from lsviz.analysis import blame as analysis
+    from lsviz.analysis.limits import judge_run
 
     found = find_run(run, runs)
-    precision, steps, amax = found.config.precision, found.steps(), found.amax()
-    skipped = analysis.blame_frame(steps, found.outcomes(), amax, precision=precision)
-    headroom = analysis.headroom_frame(amax, precision=precision)
-    limit = analysis.bottleneck(headroom, precision=precision)
-    layers = analysis.layers_headroom_frame(headroom)
-    finding = analysis.blame_finding(skipped, len(steps))
+    judged = judge_run(found, must_ask=False)
+    layers = analysis.layers_headroom_frame(judged.usual)
+    finding = analysis.blame_finding(judged.blame, len(found.steps()))
     if as_json:
         print_json(
             {
                 "run_id": found.run_id,
                 "finding": finding,
-                "skipped": frame_records(skipped),
-                "bottleneck": None if limit is None else limit.to_dict(),
+                "skipped": frame_records(judged.blame),
+                "bottleneck": None if judged.bottleneck is None else judged.bottleneck.to_dict(),
                 "headroom": frame_records(layers),
+                "limits": judged.limits.to_dict(),
             }
         )
     else:
-        blame_table(skipped, layers, finding, analysis.bottleneck_finding(limit))
+        limits = f"{judged.limits.finding}. {judged.limits.note}".strip()
+        blame_table(judged.blame, layers, [finding, limits, analysis.bottleneck_finding(judged.bottleneck)])
     tell_problems(found)
 
 
 def layers(run: RunName, fmt: Format = "fp16", runs: Runs = None, as_json: options.Json = False) -> None:
     """Tell what one S for all costs each layer: would a scale per layer help?"""
+    from lsviz.analysis.limits import judge_run
     from lsviz.analysis.onescale import one_scale_finding, one_scale_frame
-    from lsviz.analysis.recommend import limiting_tensor
-    from lsviz.analysis.scalemap import scale_map_frame
     from lsviz.analysis.shares import layer_names
-    from lsviz.analysis.whatif import load_histograms
 
-    target = parse_format(fmt)
     found = find_run(run, runs)
-    rows = load_histograms(found)
-    costs = one_scale_frame(scale_map_frame(rows, target), layer_names(rows.keys))
-    finding = one_scale_finding(costs, limiting_tensor(rows))
+    judged = judge_run(found, parse_format(fmt))
+    rows, recommendation, scale_map = judged.asked
+    costs = one_scale_frame(
+        scale_map, layer_names(rows.keys), recommendation.most or 0.0, judged.layer_ceilings
+    )
+    finding = one_scale_finding(costs, judged.limits.forbids)
     if as_json:
         print_json({"run_id": found.run_id, "finding": finding, "layers": frame_records(costs)})
     else:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.limits import Limits
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.whatif import SHARES
 from lsviz.console import open_console
@@ -44,12 +45,13 @@ def whatif_table(frame: pd.DataFrame, fmt: FloatFormat) -> None:
         console.print(Text(note))
 
 
-def recommendation_table(found: Recommendation) -> None:
-    """Print what S to use, and why."""
+def recommendation_table(found: Recommendation, limits: Limits) -> None:
+    """Print what S to use, which layers limit it, and why."""
     console = open_console()
-    window = found.window
+    window = found.safe
     lines = [
         ("use", "no constant" if found.best is None else f"--policy {found.policy}"),
+        ("limits", f"{limits.finding}. {limits.note}".strip()),
         ("why", found.reason),
         (
             "safe window",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from lsviz.analysis.blame import CAUSES
+from lsviz.analysis.blame import cause_words
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.replay import Replay
 from lsviz.analysis.series import GradientSeries
@@ -49,21 +50,21 @@ def replay_table(done: Replay, policy: str, read: GradientSeries, note: str) -> 
     _tell_rest(len(changed))
 
 
-def blame_table(skipped: pd.DataFrame, layers: pd.DataFrame, finding: str, limit: str) -> None:
-    """Print who overflowed first at each skipped step, and every layer's headroom."""
+def blame_table(skipped: pd.DataFrame, layers: pd.DataFrame, findings: Sequence[str]) -> None:
+    """Print what was found, who overflowed first at each skipped step, and every layer's headroom."""
     console = open_console()
-    console.print(Text(f"{finding}. {limit}"))
+    for finding in findings:
+        console.print(Text(finding if finding.endswith(".") else f"{finding}."))
     if len(skipped):
         table = _table("step", "S", "began in", "held", "because", "largest in FP32", "fits up to S")
         for row in skipped.head(MOST_STEPS).to_dict("records"):
-            cause = CAUSES.get(row["cause"], "unknown")
             cells = [
                 f"{row['step']:,}",
                 format_scale(row["loss_scale"]),
                 row["tensor"] or "–",
                 row["found"] or "–",
             ]
-            cells += [cause, _number(row["largest"]), _scale(row["fits"])]
+            cells += [cause_words(row), _number(row["largest"]), _scale(row["fits"])]
             table.add_row(*(Text(str(cell)) for cell in cells))
         console.print(table)
         _tell_rest(len(skipped))

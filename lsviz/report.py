@@ -17,12 +17,11 @@ from lsviz.analysis.compare import difference_frame, run_label, run_labels, sett
 from lsviz.analysis.curves import scale_curve_finding, scale_curve_frame, working_scales
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.history import history_finding, history_frame
+from lsviz.analysis.limits import judge_run
 from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
-from lsviz.analysis.recommend import recommend
 from lsviz.analysis.results import run_result
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.view import RunView, common_steps, early_step
-from lsviz.analysis.whatif import load_references
 from lsviz.analysis.window import layer_outputs, nearest_scale, unscaled_frame, window_frame
 from lsviz.charts.curves import scale_curve_figure
 from lsviz.charts.history import history_figure
@@ -125,11 +124,12 @@ def _spectra(views: Sequence[RunView]) -> list[Section]:
 def _whatif(runs: Sequence[Run]) -> list[Section]:
     """The slider over the gradients of the first run that has FP32 references."""
     for run in runs:
-        rows = load_references(run)
-        layers = [] if rows is None else layer_names(rows.keys)
-        if rows is None or not layers:
+        judged = judge_run(run, FP16, must_ask=False)
+        rows, found = judged.rows, judged.found
+        layers = [] if rows is None or rows.censored else layer_names(rows.keys)
+        if rows is None or found is None or not layers:
             continue
-        found, outputs = recommend(rows, FP16), layer_outputs(rows.pooled(), layers)
+        outputs = layer_outputs(rows.pooled(), layers)
         figure = window_figure(
             unscaled_frame(outputs, layers),
             window_frame(outputs, layers, FP16),
@@ -142,7 +142,7 @@ def _whatif(runs: Sequence[Run]) -> list[Section]:
             f"What if, for {run_label(run.config)}: drag the slider, and S moves FP16's range over the "
             "gradients. Shares are of one cast of the FP32 gradients of all recorded steps."
         )
-        return [Section(found.headline, figure, caption)]
+        return [Section(found.headline, figure, f"{caption} {judged.limits.finding}.")]
     return []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,21 +13,31 @@ import pandas as pd
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
 from lsviz.formats import FloatFormat
+from lsviz.runs.injection import Injection, format_injections
 
 BLAME_COLUMNS = [
     *("step", "loss_scale", "tensor", "kind", "layer", "found", "curable", "cause", "largest", "fits"),
+    "injected",
 ]
 CAUSES: Final = {
     "scale": "S was too large",
     "format": "too large at S = 1 too",
     "reference": "Inf or NaN in FP32 too",
     "forward": "the loss itself is Inf or NaN",
+    "injected": "injected on purpose",
 }
 """Why a step overflowed: for the first S is to blame, S below 1 could help the second, none the rest."""
+MOST_FAULTS: Final = 3
+"""Injected faults that a sentence names."""
 
 
 def blame_frame(
-    steps: pd.DataFrame, outcomes: pd.DataFrame, amax: pd.DataFrame, *, precision: str
+    steps: pd.DataFrame,
+    outcomes: pd.DataFrame,
+    amax: pd.DataFrame,
+    *,
+    precision: str,
+    injections: Sequence[Injection] = (),
 ) -> pd.DataFrame:
     """Return who overflowed first at each skipped step.
 
@@ -35,13 +46,15 @@ def blame_frame(
         outcomes: `Run.outcomes`.
         amax: `Run.amax`.
         precision: The run's.
+        injections: Faults that the run was asked to suffer, of which S is innocent.
 
     Returns:
         Columns step, loss_scale (of that gradient), tensor, kind, layer, found (``Inf`` or ``NaN``),
         curable (whether the batch is finite at S = 1; None where nobody looked), cause (a key of CAUSES; None
         where nothing tells), largest (that gradient's
         largest magnitude in FP32 with S = 1) and fits (the largest power of two that it could be multiplied
-        by); both nan where nothing tells. Tensor, kind, layer and found are None where no gradient was seen
+        by); both nan where nothing tells; injected (the faults put in at that step, as ``100:conv1:huge``;
+        None where there were none). Tensor, kind, layer and found are None where no gradient was seen
         to hold Inf or NaN. Row a skipped step, in order.
     """
     skipped = steps.loc[steps["skipped"].astype(bool), ["step", "loss_scale"]]
@@ -67,7 +80,11 @@ def blame_frame(
     told = outcomes.drop_duplicates("step", keep="last").set_index("step")["curable"]
     frame["curable"] = frame["step"].map(told).astype(object)
     frame["curable"] = frame["curable"].where(frame["curable"].notna(), None)
-    frame["cause"] = _causes(frame, steps, rows[is_reference])
+    faults = [format_injections([f for f in injections if f.step == step]) or None for step in frame["step"]]
+    frame["injected"] = pd.Series(faults, index=frame.index, dtype=object)
+    causes = _causes(frame, steps, rows[is_reference])
+    frame["cause"] = ["injected" if fault else cause for fault, cause in zip(faults, causes, strict=True)]
+    frame["cause"] = frame["cause"].astype(object)
     frame["largest"] = frame["amax"].astype(float)
     fmt = run_format(precision)
     frame["fits"] = [largest_scale(value, fmt) for value in frame["largest"]]
@@ -224,7 +241,12 @@ def blame_finding(blame: pd.DataFrame, steps: int) -> str:
         began = f"it began in {layer}"
     hopeless = int(blame["cause"].isin(["forward", "reference"]).sum())
     small = int((blame["cause"] == "format").sum())
+    meant = blame[blame["cause"] == "injected"]
+    if len(meant) == number:
+        return f"{told}, on purpose ({_faults(meant)}); {began}"
     words = [f"{told}; {began}"]
+    if len(meant):
+        words.append(f"{len(meant):,} of them on purpose ({_faults(meant)})")
     if hopeless:
         words.append(f"no S cures {'it' if number == 1 else f'{hopeless:,} of them'}")
     if small:
@@ -232,23 +254,34 @@ def blame_finding(blame: pd.DataFrame, steps: int) -> str:
     return ", and ".join(words)
 
 
-def blame_headline(blame: pd.DataFrame, steps: int, found: Bottleneck | None) -> tuple[str, str]:
-    """Return what to say first and what next: who caused skipped steps and why, and which layer fixes S.
+def blame_headline(blame: pd.DataFrame, steps: int, limits: str) -> tuple[str, str]:
+    """Return what to say first and what next: who caused skipped steps and why they were.
 
-    Where no step was skipped, the layer comes first.
+    Where no step was skipped, it is the limits of S that come first.
 
     Args:
         blame: `blame_frame`.
         steps: How many steps the run has.
-        found: `bottleneck`.
+        limits: `lsviz.analysis.limits.Limits.finding`; empty where nothing limits S.
     """
-    skipped, limit = blame_finding(blame, steps), bottleneck_finding(found)
+    skipped = blame_finding(blame, steps)
     if len(blame):
-        return skipped, f"{_why(blame)} {limit}"
-    if found is None:
-        return skipped, limit
-    layer = found.layer or "The model"
-    return f"{layer} limits S, to {format_scale(found.allows)} at most", f"{skipped}. {limit}"
+        return skipped, _why(blame)
+    return (limits, f"{skipped}.") if limits else (skipped, "")
+
+
+def cause_words(row: Mapping[Any, Any]) -> str:
+    """Return why a step overflowed, of a row of `blame_frame`."""
+    if row["cause"] == "injected":
+        return f"{CAUSES['injected']}: {row['injected']}"
+    return CAUSES.get(row["cause"], "unknown")
+
+
+def _faults(blame: pd.DataFrame) -> str:
+    """Return the faults of some steps, the first few of many."""
+    faults = blame["injected"].tolist()
+    more = f" and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+    return ", ".join(faults[:MOST_FAULTS]) + more
 
 
 def _why(blame: pd.DataFrame) -> str:
@@ -256,6 +289,8 @@ def _why(blame: pd.DataFrame) -> str:
     counts = blame["cause"].map(CAUSES).fillna("nothing tells why").value_counts()
     if len(counts) > 1:
         return "Why: " + ", ".join(f"{words} ({count:,})" for words, count in counts.items()) + "."
+    if (blame["cause"] == "injected").all():
+        return "A fault was injected there, so S is not to blame."
     words = str(counts.index[0])
     always = " each time" if len(blame) > 1 and blame["cause"].notna().all() else ""
     return f"{words[0].upper()}{words[1:]}{always}."

@@ -68,7 +68,7 @@ def gap_finding(gaps: pd.DataFrame) -> str:
         return ""
     worst = gaps.to_dict("records")[int(gaps["gap"].to_numpy().argmax())]
     if worst["gap"] <= NOTICED:
-        most = format_percent(float(gaps["gap"].abs().max()))
+        most = format_percent(float(gaps["gap"].abs().max())).removeprefix("< ")
         return f"What FP16 really flushed is what one cast of the reference would flush, to within {most}."
     return (
         f"{worst['layer']} really lost {format_percent(worst['actual'])} of its values, where one cast of "
@@ -111,7 +111,7 @@ def other_format_finding(
     if gaps["predicted"].mean() > gaps["actual"].mean() + NOTICED:
         return told("would have done harm", min(rows, key=lambda row: row["gap"]))
     if worst["actual"] <= NOTICED:
-        most = format_percent(worst["actual"])
+        most = format_percent(worst["actual"]).removeprefix("< ")
         return f"{name} would not have helped: {mine} flushed at most {most} of any layer's gradient"
     if worst["predicted"] <= NOTICED:
         return told("would have helped", worst)

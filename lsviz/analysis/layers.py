@@ -170,7 +170,8 @@ def layers_finding(runs: Sequence[RunShares], noun: str) -> str:
     if rescues and (worst.overflowed or _most(worst) >= WORTH_TELLING):
         sentences.append(f"{_told(min(rescues, key=_most), noun)}.")
     elif len(known) > 1:
-        return f"In none of these runs does a {noun} lose more than {format_percent(max(map(_most, known)))}."
+        most = format_percent(max(map(_most, known))).removeprefix("< ")
+        return f"In none of these runs does a {noun} lose more than {most}."
     return " ".join(sentences)
 
 

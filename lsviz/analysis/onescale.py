@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import pandas as pd
@@ -14,12 +15,19 @@ WORTH: Final = 0.01
 """Share of a layer's values that a scale of its own has to save to be worth it."""
 
 
-def one_scale_frame(scale_map: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
+def one_scale_frame(
+    scale_map: pd.DataFrame,
+    layers: Sequence[str],
+    most: float | None = None,
+    ceilings: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
     """Return what one S for all costs every layer.
 
     Args:
         scale_map: `lsviz.analysis.scalemap.scale_map_frame`.
         layers: As `lsviz.analysis.shares.layer_names` returns them.
+        most: The largest S that every step allows, where it is known (`Recommendation.most`).
+        ceilings: Layer -> the largest S that its own gradients allow over all steps, where that is known.
 
     Returns:
         Columns layer, scale (largest power of two at which no tensor of the run overflows), flushed (there),
@@ -30,7 +38,7 @@ def one_scale_frame(scale_map: pd.DataFrame, layers: Sequence[str]) -> pd.DataFr
     """
     columns = ["layer", "scale", "flushed", "own_scale", "own_flushed", "saved"]
     worst = scale_map.groupby("scale")["overflow"].max()
-    fits = worst.index[worst == 0]
+    fits = worst.index[(worst == 0) & (worst.index <= (math.inf if most is None else most))]
     if not len(fits):
         return pd.DataFrame({name: [] for name in columns})
     allowed = float(fits.max())
@@ -40,7 +48,8 @@ def one_scale_frame(scale_map: pd.DataFrame, layers: Sequence[str]) -> pd.DataFr
         if name not in by_layer:
             continue
         mine = by_layer[name].sort_values("scale")
-        safe = mine[mine["overflow"] == 0]
+        top = (ceilings or {}).get(name, math.inf)
+        safe = mine[(mine["overflow"] == 0) & (mine["scale"] <= top)]
         best = int(safe["flushed"].to_numpy().argmin())  # of equals the first, which has the least S
         here = float(mine.loc[mine["scale"] == allowed, "flushed"].iloc[0])
         own = float(safe["flushed"].iloc[best])
@@ -53,7 +62,7 @@ def one_scale_finding(costs: pd.DataFrame, limit: str | None) -> str:
 
     Args:
         costs: `one_scale_frame`.
-        limit: The tensor that overflows first as S grows, if any does.
+        limit: The layer or tensor that overflows first as S grows, if any does.
     """
     if costs.empty:
         return "Some gradient overflows at every S, so no S can be shared."

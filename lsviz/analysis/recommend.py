@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lsviz.analysis.ceiling import Ceiling
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
 from lsviz.analysis.whatif import Histograms, WhatIfError
@@ -55,6 +56,8 @@ class Recommendation:
         upper: The tensor with the largest value, which bounds S from above.
         lower: The tensor that asks for the largest S; None where S = 2^-10 already serves all.
         reason: Why, in two sentences.
+        ceiling: What the largest gradients of every step allow, where they are known: between two recorded
+            steps a gradient can be larger.
     """
 
     format: str
@@ -66,10 +69,23 @@ class Recommendation:
     upper: Limit | None
     lower: Limit | None
     reason: str
+    ceiling: Ceiling | None = None
+
+    @property
+    def most(self) -> float | None:
+        """Largest power of two at which nothing overflows, at any step that tells; None where none is."""
+        return _most(self.high, self.ceiling)
+
+    @property
+    def safe(self) -> tuple[float, float] | None:
+        """The window as far as every step allows it; None where nothing is left of it."""
+        if self.low is None or self.most is None or self.low > self.most:
+            return None
+        return self.low, self.most
 
     @property
     def window(self) -> tuple[float, float] | None:
-        """The safe scales from least to largest; None where there are none."""
+        """The scales safe at recorded steps, from least to largest; None where there are none."""
         if self.low is None or self.high is None or self.low > self.high:
             return None
         return self.low, self.high
@@ -108,6 +124,7 @@ class Recommendation:
             "upper": limit(self.upper),
             "lower": limit(self.lower),
             "reason": self.reason,
+            **({} if self.ceiling is None else {"ceiling_every_step": self.ceiling.to_dict()}),
         }
 
 
@@ -118,10 +135,12 @@ def recommend(
     threshold: float = THRESHOLD,
     margin: int = MARGIN,
     scale_map: pd.DataFrame | None = None,
+    ceiling: Ceiling | None = None,
 ) -> Recommendation:
     """Return what S a constant should have, by all of a run's references.
 
-    Only recorded steps are seen, and only what hooks see: not what lies inside attention, say.
+    Only recorded steps are seen, and only what hooks see: not what lies inside attention, say. The window is
+    theirs; the constant is one that every step allows, where a ceiling tells.
 
     Args:
         rows: As `Histograms.of` returns them.
@@ -129,6 +148,7 @@ def recommend(
         threshold: Share of each tensor's non-zero values, over the whole run, that may be flushed.
         margin: Binades to leave free above the largest value where the window has room.
         scale_map: `scale_map_frame` of the same rows and format, where there is one already.
+        ceiling: `lsviz.analysis.ceiling.find_ceiling` of the same run and format.
 
     Raises:
         WhatIfError: The threshold is no share.
@@ -143,9 +163,9 @@ def recommend(
     worst = lost.groupby("scale")["flushed"].max().sort_index().to_numpy()
     enough = [s for s, share in zip(SCALES, worst, strict=True) if share <= threshold]
     low = enough[0] if enough else None
-    best = None
-    if low is not None and high is not None and low <= high:
-        best = 1.0 if low <= 1 <= high else _best(low, high, margin)
+    best, most = None, _most(high, ceiling)
+    if low is not None and high is not None and most is not None and low <= most:
+        best = 1.0 if low <= 1 <= most else _best(low, high, most, margin)
     needs = _needs(lost, threshold)
     return Recommendation(
         format=fmt.name,
@@ -156,14 +176,21 @@ def recommend(
         patent_bound=_patent_bound(rows.keys, fmt),
         upper=endless or upper,
         lower=needs,
-        reason=_reason(fmt, threshold, low, high, best, upper, endless, at, needs, lost),
+        reason=_reason(fmt, threshold, low, high, best, upper, endless, at, needs, lost, ceiling),
+        ceiling=ceiling,
     )
 
 
-def _best(low: float, high: float, margin: int) -> float:
-    """Return the middle of the window, but lower where that leaves too little room above."""
+def _most(high: float | None, ceiling: Ceiling | None) -> float | None:
+    if high is None or ceiling is None:
+        return high
+    return None if ceiling.allows is None else min(high, ceiling.allows)
+
+
+def _best(low: float, high: float, most: float, margin: int) -> float:
+    """Return the middle of the window, but lower where that leaves too little room under the most."""
     bottom, top = round(math.log2(low)), round(math.log2(high))
-    return float(2.0 ** max(bottom, min((bottom + top + 1) // 2, top - margin)))
+    return float(2.0 ** max(bottom, min((bottom + top + 1) // 2, round(math.log2(most)) - margin)))
 
 
 def _unscaled(keys: pd.DataFrame) -> npt.NDArray[np.float64]:
@@ -222,6 +249,7 @@ def _reason(
     at: float,
     needs: Limit | None,
     lost: pd.DataFrame,
+    ceiling: Ceiling | None,
 ) -> str:
     name, share = fmt.name.upper(), format_percent(threshold)
     if endless is not None:
@@ -237,21 +265,29 @@ def _reason(
             f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step}, which no S from 2^-10 on brings "
             f"into {name}'s range. Use BF16, whose range is FP32's."
         )
+    most = _most(high, ceiling)
+    lower = ceiling is not None and most != high
+    if ceiling is not None and most is None:
+        return f"{_begun(ceiling.clause)}. Use BF16, whose range is FP32's."
+    high = high if most is None else most
     end = format_scale(high)
     top = f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step} and overflows above S = {end}"
-    if high == SCALES[-1]:
+    if ceiling is not None and lower:
+        top = ceiling.clause
+    elif high == SCALES[-1]:
         top = f"nothing overflows up to S = {end}, as far as this looks"
     if best is not None and low is not None:
         if low <= 1 <= high:
             served = f"at S = 1 no tensor loses more than {share} of its values"
-            above = f"N{top[1:]}" if high == SCALES[-1] else top  # a tensor's name stays as it is written
+            above = _begun(top) if lower or high == SCALES[-1] else top  # else it begins with a tensor's name
             return f"No loss scaling is needed: {served}. {above}."
         need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of its values"
         if needs is not None:
             need = f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of its values"
         free = round(math.log2(high / best))
         number = f"{'at least ' if high == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
-        room = f"S = {format_scale(best)} leaves {number} free for steps not recorded"
+        unseen = "" if lower else " for steps not recorded"
+        room = f"S = {format_scale(best)} leaves {number} free{unseen}"
         return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
     left = lost[lost["scale"] == high]
     worst = left.sort_values("flushed").iloc[-1]
@@ -261,7 +297,13 @@ def _reason(
             f"Even at S = {end}, as far as this looks, {worst['tensor']} loses {still} of its values. "
             "BF16 would keep them, whose range is FP32's."
         )
+    top = _begun(top) if lower else top
     return (
         f"{top}, while {worst['tensor']} still loses {still} there. "
         "No one S serves both: a scale per layer (layerwise) or BF16 would."
     )
+
+
+def _begun(clause: str) -> str:
+    """Return a clause as a sentence begins."""
+    return f"{clause[0].upper()}{clause[1:]}"

@@ -19,17 +19,22 @@ MOST_ROWS: Final = 40
 MOST_COLUMNS: Final = 240
 MAX_MARKS: Final = 1000
 """Skipped steps that are marked; of more, some."""
-SAFE: Final = 12
-"""Binades from which on headroom is no concern: FP16's normal range has 30."""
+NARROWEST: Final = 8
+"""Binades that the colours span at least."""
 
 
-def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> go.Figure:
+def headroom_figure(
+    headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode, bottleneck: str | None = None
+) -> go.Figure:
     """Draw each layer's headroom over the steps, stronger nearer to overflow; a cross where it began.
+
+    Colours span the run's own headroom, so that layers differ where all of them have much.
 
     Args:
         headroom: `lsviz.analysis.blame.headroom_frame`.
         blame: `lsviz.analysis.blame.blame_frame`.
         mode: ``light`` or ``dark``.
+        bottleneck: The layer to frame.
     """
     palette = PALETTES[mode]
     layers = [str(name) for name in headroom["layer"].cat.categories][::-1]  # the lowest at the bottom
@@ -44,17 +49,21 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
     least = binned.pivot_table(
         index="layer", columns="column", values="headroom", aggfunc="min", observed=True
     ).reindex(layers)
+    meant = blame.loc[blame["injected"].notna(), "step"].tolist() if "injected" in blame else []
+    unmeant = ~least.columns.isin([step // width for step in meant])
     names = row_names(layers)
     columns = least.columns.to_numpy(np.int64)
     figure = go.Figure(
-        data=[_heat(least.to_numpy(), columns * width, width, names, palette)], layout=base_layout(mode)
+        data=[_heat(least.to_numpy(), columns * width, width, names, palette, unmeant)],
+        layout=base_layout(mode),
     )
     figure.add_traces(_crosses(blame, layers, palette))
     figure.update_layout(
         height=ROW_HEIGHT * len(names) + 118,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 16, "t": 50, "b": 52},
         hovermode="closest",
-        annotations=_key(palette, left_out),
+        annotations=_key(palette, left_out, framed=bottleneck in layers),
+        shapes=_frame(layers, bottleneck, last, palette),
         xaxis={
             "range": [-0.5, last + 0.5],
             "tickformat": ",d",
@@ -66,24 +75,55 @@ def headroom_figure(headroom: pd.DataFrame, blame: pd.DataFrame, mode: Mode) -> 
     return figure
 
 
-def _heat(least: Any, first: Any, width: int, names: Sequence[str], palette: Palette) -> go.Heatmap:
+def _heat(
+    least: Any, first: Any, width: int, names: Sequence[str], palette: Palette, unmeant: Any
+) -> go.Heatmap:
     colour = palette.regions[Region.OVERFLOW]
+    low, high = _range(least[:, unmeant] if unmeant.any() else least)
     steps = [f"step {s:,}" if width == 1 else f"steps {s:,} to {s + width - 1:,}" for s in first.tolist()]
     words = [[_words(value, step) for value, step in zip(row, steps, strict=True)] for row in least]
     return go.Heatmap(
         x=first + (width - 1) / 2,
         y=list(range(len(names))),
         z=least,
-        zmin=0,
-        zmax=SAFE,
+        zmin=low,
+        zmax=high,
         colorscale=[[0, colour], [0.34, faded(colour, 0.45)], [1, faded(colour, 0.05)]],
-        showscale=False,
+        colorbar={
+            "thickness": 12,
+            "len": 1,
+            "outlinewidth": 0,
+            "title": {"text": "binades", "font": {"size": 12, "color": palette.muted}},
+            "tickvals": [low, high],
+            "ticktext": [f"{low:.0f}", f"{high:.0f}"],
+            "tickfont": {"color": palette.text},
+        },
         ygap=3,
         hoverongaps=False,
         text=words,
         customdata=[[name] * len(steps) for name in names],
         hovertemplate="<b>%{customdata}</b>, %{text}<extra></extra>",
     )
+
+
+def _range(least: Any) -> tuple[float, float]:
+    """Return which headroom has the strongest colour and which the palest: at least some binades apart."""
+    known = least[~np.isnan(least)]
+    if not known.size:
+        return 0.0, float(NARROWEST)
+    low = max(0.0, float(known.min()))
+    return low, max(float(known.max()), low + NARROWEST)
+
+
+def _frame(
+    layers: Sequence[str], bottleneck: str | None, last: int, palette: Palette
+) -> list[dict[str, Any]]:
+    if bottleneck not in layers:
+        return []
+    row = layers.index(bottleneck)
+    line = {"color": palette.text, "width": 1.5}
+    ends = {"x0": -0.5, "x1": last + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+    return [{"type": "rect", **ends, "line": line}]
 
 
 def _words(value: float, step: str) -> str:
@@ -107,6 +147,7 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
             marker={"symbol": "x-thin", "size": 10, "line": {"color": palette.paper, "width": 2.5}},
             customdata=[
                 f"step {row['step']:,} skipped: {row['found']} began in {literal(str(row['tensor']))}"
+                + (", injected on purpose" if row["cause"] == "injected" else "")
                 for row in here.to_dict("records")
             ],
             hovertemplate="%{customdata}<extra></extra>",
@@ -114,7 +155,8 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
     ]
 
 
-def _key(palette: Palette, left_out: int) -> list[dict[str, Any]]:
+def _key(palette: Palette, left_out: int, *, framed: bool) -> list[dict[str, Any]]:
     words = "<b>Headroom</b> · the stronger, the nearer to overflow · × an overflow began here"
+    words += " · framed: limits S" if framed else ""
     more = f" · {left_out:,} layers with more headroom are left out" if left_out else ""
     return [{**panel_title(words + more, 1.0, palette), "yshift": 6}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +23,11 @@ _TICK: Final = 5
 
 
 def scale_map_figure(
-    frame: pd.DataFrame, layers: Sequence[str], found: Recommendation, mode: Mode
+    frame: pd.DataFrame,
+    layers: Sequence[str],
+    found: Recommendation,
+    mode: Mode,
+    ceilings: Mapping[str, float] | None = None,
 ) -> go.Figure:
     """Draw each layer's flushed share over log2 S, with what overflows, and the window that is safe for all.
 
@@ -35,6 +39,8 @@ def scale_map_figure(
         layers: The rows, lowest layer first.
         found: The recommendation of the same run and format.
         mode: ``light`` or ``dark``.
+        ceilings: Layer -> the largest S that its own gradients allow over all steps, where that is known:
+            hatched from there on, even where no recorded step overflows.
     """
     palette = PALETTES[mode]
     shown = list(layers)[:MOST_ROWS]
@@ -42,15 +48,17 @@ def scale_map_figure(
     powers = np.log2(np.array(sorted(frame["scale"].unique())))
     flushed = rows.pivot(index="layer", columns="scale", values="flushed").reindex(shown)
     overflow = rows.pivot(index="layer", columns="scale", values="overflow").reindex(shown)
+    spoilt = overflow.to_numpy(np.float64) > 0
+    if ceilings and spoilt.size:
+        tops = [ceilings.get(str(name), math.inf) for name in flushed.index]
+        spoilt |= 2.0**powers > np.array(tops)[:, None]
     names = row_names([str(name) for name in flushed.index])
     words = [
         [_words(f, o) for f, o in zip(flushed.loc[name], overflow.loc[name], strict=True)]
         for name in flushed.index
     ]
     data = [_heat(powers, names, flushed.to_numpy(), palette.regions[Region.FLUSHED], words)]
-    figure = go.Figure(
-        data=[*data, _overflow_bars(powers, names, overflow.to_numpy(), palette)], layout=base_layout(mode)
-    )
+    figure = go.Figure(data=[*data, _overflow_bars(powers, names, spoilt, palette)], layout=base_layout(mode))
     low, high = float(powers[0]) - 0.5, float(powers[-1]) + 0.5
     ticks = range(math.ceil(low / _TICK) * _TICK, math.floor(high) + 1, _TICK)
     figure.update_layout(
@@ -90,11 +98,11 @@ def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[l
     )
 
 
-def _overflow_bars(powers: Any, names: list[str], overflow: Any, palette: Palette) -> go.Bar:
+def _overflow_bars(powers: Any, names: list[str], spoilt: Any, palette: Palette) -> go.Bar:
     """From the first S at which a layer overflows on; hatched, since the flushed share is a hue beside it."""
     colour = palette.regions[Region.OVERFLOW]
-    rows = [i for i, shares in enumerate(overflow) if (shares > 0).any()]
-    first = [float(powers[(overflow[i] > 0).argmax()]) for i in rows]
+    rows = [i for i, over in enumerate(spoilt) if over.any()]
+    first = [float(powers[spoilt[i].argmax()]) for i in rows]
     return go.Bar(
         orientation="h",
         y=rows,
@@ -121,9 +129,9 @@ def _words(flushed: float, overflow: float) -> str:
 
 
 def _shapes(found: Recommendation, rows: int, palette: Palette) -> list[dict[str, Any]]:
-    if found.window is None:
+    if found.safe is None:
         return []
-    low, high = (math.log2(scale) for scale in found.window)
+    low, high = (math.log2(scale) for scale in found.safe)
     ends = {"y0": -0.5, "y1": rows - 0.5}
     frame = {"color": palette.text, "width": 2}
     window = {"type": "rect", "x0": low - 0.5, "x1": high + 0.5, **ends, "line": frame}
@@ -153,8 +161,8 @@ def _labels(found: Recommendation, ends: tuple[float, float], palette: Palette) 
         label("← flushed to zero", ends[0], "left", palette.region_text[Region.FLUSHED], 1),
         label("overflows →", ends[1], "right", palette.region_text[Region.OVERFLOW], 1),
     ]
-    if found.window is None:
+    if found.safe is None:
         return [*labels, label("no S is safe for all layers", sum(ends) / 2, "center", palette.text)]
-    low, high = (math.log2(scale) for scale in found.window)
-    words = f"<b>safe: {format_scale(found.window[0])} to {format_scale(found.window[1])}</b>"
+    low, high = (math.log2(scale) for scale in found.safe)
+    words = f"<b>safe: {format_scale(found.safe[0])} to {format_scale(found.safe[1])}</b>"
     return [*labels, label(words, (low + high) / 2, "center", palette.text)]

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.blame import (
-    CAUSES,
     Bottleneck,
-    blame_frame,
-    bottleneck,
+    blame_headline,
     bottleneck_finding,
-    headroom_frame,
+    cause_words,
 )
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.limits import Limits, judge_run
 from lsviz.analysis.onescale import WORTH, one_scale_finding, one_scale_frame
-from lsviz.analysis.recommend import limiting_tensor
-from lsviz.analysis.scalemap import scale_map_frame
-from lsviz.analysis.series import run_format
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.skips import load_skipping_run, skips_finding, skips_frame
-from lsviz.analysis.whatif import load_references
 from lsviz.charts.headroom import headroom_figure
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.jobs.manager import live_status
@@ -33,13 +29,30 @@ from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_figure
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
+_KINDS = {"activation_grad": "output", "weight_grad": "weight"}
+_COLUMNS = {
+    "step": "The training step whose update was left out.",
+    "S": "The loss scale in force; under a policy with a scale for each layer, that layer's.",
+    "began in": "The gradient that held Inf or NaN first, in the order in which backward computes them.",
+    "gradient of": "Of a module's output, or of a weight.",
+    "held": "Inf: a value too large for FP16. NaN: what comes of computing with Inf.",
+    "why": "Found by repeating the batch in FP32 with S = 1, and by the run's injected faults.",
+    "largest, FP32": "The largest magnitude of that gradient in FP32 with S = 1.",
+    "fits up to S": "The largest power of two that this magnitude can be multiplied by without overflow.",
+}
+
 
 @dataclass(frozen=True)
 class Examined:
     """What a run's largest gradients tell. Shared between sessions: never change it.
 
     Attributes:
-        steps: How many steps it has.
+        headline: What to say first.
+        below: What to say next.
+        limits: Which layers limit S.
         blame: `blame_frame`.
         headroom: `headroom_frame`.
         bottleneck: The layer that fixes the global S.
@@ -51,7 +64,9 @@ class Examined:
         problems: One line for each file that could not be read.
     """
 
-    steps: int
+    headline: str
+    below: str
+    limits: Limits
     blame: pd.DataFrame
     headroom: pd.DataFrame
     bottleneck: Bottleneck | None
@@ -82,26 +97,40 @@ def examine_run(run: Run) -> Examined:
 
 @st.cache_resource(max_entries=12, show_spinner="Reading the run")
 def _examine(path: str, updated: float, _run: Run) -> Examined:
-    precision = _run.config.precision
-    steps, amax = _run.steps(), _run.amax()
-    headroom = headroom_frame(amax, precision=precision)
+    judged, steps = judge_run(_run, must_ask=False), _run.steps()
     costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
-    rows = load_references(_run)
-    if rows is not None:
-        costs = one_scale_frame(scale_map_frame(rows, run_format(precision)), layer_names(rows.keys))
-        words = one_scale_finding(costs, limiting_tensor(rows))
+    if judged.rows is not None and not judged.rows.censored:
+        rows, found, scale_map = judged.asked
+        costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most or 0.0, judged.layer_ceilings)
+        words = one_scale_finding(costs, judged.limits.forbids)
+    limits = judged.limits.finding if judged.limits.forbids else ""
+    headline, below = blame_headline(judged.blame, len(steps), limits)
     return Examined(
-        steps=len(steps),
-        blame=blame_frame(steps, _run.outcomes(), amax, precision=precision),
-        headroom=headroom,
-        bottleneck=bottleneck(headroom, precision=precision),
+        headline=headline,
+        below=below,
+        limits=judged.limits,
+        blame=judged.blame,
+        headroom=judged.headroom,
+        bottleneck=judged.bottleneck,
         skips=skips_finding(skips_frame([load_skipping_run(_run)]).to_dict("records")[0]),
         costs=costs,
         costs_finding=words,
         task=_run.config.task,
-        measured=len(amax) > 0,
+        measured=judged.measured,
         problems=list(_run.problems),
     )
+
+
+def show_finding(heading: DeltaGenerator, found: Examined) -> None:
+    """Say which layers limit S, and who caused the skipped steps, if any: these first."""
+    limits = plain(found.limits.finding)
+    with heading:
+        st.header(plain(found.headline))
+        if found.limits.forbids and found.headline != found.limits.finding:
+            st.markdown(f"{plain(found.below)} **{limits}.**")
+        elif found.below:
+            st.markdown(plain(found.below))
+        st.caption(plain(f"{bottleneck_finding(found.bottleneck)} {found.limits.note}"))
 
 
 def show_headroom(found: Examined) -> None:
@@ -116,7 +145,8 @@ def show_headroom(found: Examined) -> None:
         st.info(kept, icon=":material/info:")
         return
     alt = f"Headroom of each layer over the steps. {bottleneck_finding(found.bottleneck)}"
-    figure = headroom_figure(found.headroom, found.blame, colour_mode())
+    limiting = None if found.bottleneck is None else found.bottleneck.layer
+    figure = headroom_figure(found.headroom, found.blame, colour_mode(), limiting)
     show_figure(figure, "headroom", alt, found.headroom)
     st.caption(
         "Headroom: how many binades (doublings) the largest value of a layer's output or weight gradient, "
@@ -134,18 +164,21 @@ def show_skipped(found: Examined) -> None:
             "step": found.blame["step"],
             "S": [format_scale(scale) for scale in found.blame["loss_scale"]],
             "began in": found.blame["tensor"].fillna("–"),
-            "gradient of": found.blame["kind"].map({"activation_grad": "output", "weight_grad": "weight"}),
+            "gradient of": found.blame["kind"].map(_KINDS).fillna("–"),
             "held": found.blame["found"].fillna("–"),
-            "because": found.blame["cause"].map(CAUSES).fillna("unknown"),
+            "why": [cause_words(row) for row in found.blame.to_dict("records")],
             "largest, FP32": found.blame["largest"],
             "fits up to S": [_scale(scale) for scale in found.blame["fits"]],
         }
     )
+    config = {name: st.column_config.Column(help=words) for name, words in _COLUMNS.items()}
+    config["largest, FP32"] = st.column_config.NumberColumn(format="%.3g", help=_COLUMNS["largest, FP32"])
     st.dataframe(
         rows,
         hide_index=True,
         height=min(320, 38 + 35 * len(rows)),
-        column_config={"largest, FP32": st.column_config.NumberColumn(format="%.3g")},
+        column_config=config,
+        placeholder="–",
         alt="Each skipped step with the gradient in which Inf or NaN began",
     )
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from lsviz.analysis.findings import format_percent
+from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
-from lsviz.analysis.recommend import Recommendation, recommend
-from lsviz.analysis.scalemap import scale_map_frame
+from lsviz.analysis.limits import Limits, judge_run
+from lsviz.analysis.recommend import Recommendation
+from lsviz.analysis.scalemap import SCALES, layer_map_frame
 from lsviz.analysis.series import run_format
 from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
-from lsviz.analysis.whatif import SHARES, Histograms, check_scale, load_histograms, whatif_frame
+from lsviz.analysis.whatif import SHARES, Histograms, check_scale, whatif_frame
 from lsviz.analysis.window import (
+    NOTHING_LOST,
     layer_outputs,
     nearest_scale,
     unscaled_frame,
@@ -43,12 +45,22 @@ if TYPE_CHECKING:
 MAP = "all layers at every S"
 GAPS = "predicted and actual"
 HALF = ("fp16", "bf16")
-_PROPOSED = "whatif.proposed"
 FORMATS = [fmt.name.upper() for fmt in ROUNDING_FORMATS]
 _RANGES = (
     "FP16: from 2⁻²⁴ to 65,504. BF16: from 2⁻¹³³ on, as far as FP32. "
     "The two of FP8: E4M3 from 2⁻⁹ to 448, E5M2 from 2⁻¹⁶ to 57,344."
 )
+
+_OFFERED = "_offered_scale"
+_COLUMNS = {
+    "tensor": "A module: the gradient at its output. A parameter: its own gradient.",
+    "kind": "Of a module's output (activation) or of a parameter (weight).",
+    "flushed": "Not zero in FP32, zero after the cast; share of all values.",
+    "subnormal": "Below the format's smallest normal number: kept, with fewer digits.",
+    "normal": "Kept with all digits.",
+    "overflow": "Too large: Inf after the cast.",
+    "zero before": "Zero in FP32 too, as behind a ReLU or a mask: no S matters.",
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +69,11 @@ class Answer:
 
     Attributes:
         found: What to use.
+        limits: Which layers limit S.
+        cautions: What to mind before one follows it, a sentence each.
         frame: `scale_map_frame`.
+        ceilings: Layer -> the largest S that its own gradients allow over all steps, where that is known.
         layers: The rows of the picture.
-        steps: How many recorded steps it is read from.
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         beside: Whether the run would have kept more in that format; empty where it computed in it.
         caution: What to know of histograms that lack what was flushed; empty of others.
@@ -69,9 +83,11 @@ class Answer:
     """
 
     found: Recommendation
+    limits: Limits
+    cautions: list[str]
     frame: pd.DataFrame
+    ceilings: dict[str, float]
     layers: list[str]
-    steps: int
     gaps: pd.DataFrame
     beside: str
     caution: str
@@ -99,9 +115,10 @@ def answer_of(run: Run, fmt: str) -> Answer:
 
 @st.cache_resource(max_entries=24, show_spinner="Reading the run")
 def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
-    rows, target = load_histograms(_run), parse_format(fmt)
+    target = parse_format(fmt)
+    judged = judge_run(_run, target)
+    rows, found, frame = judged.asked
     exponents = _run.exponents(columns=COUNTED_COLUMNS)
-    frame = scale_map_frame(rows, target)
     layers = layer_names(exponents)
     precision = _run.config.precision
     same, half = precision == fmt, precision in HALF
@@ -110,10 +127,12 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     predicted = predicted_frame(rows, flushed_frame(exponents if half else exponents.head(0)), target)
     computed = run_format(precision)
     return Answer(
-        found=recommend(rows, target, scale_map=frame),
+        found=found,
+        limits=judged.limits,
+        cautions=judged.cautions,
         frame=frame,
+        ceilings=judged.layer_ceilings,
         layers=layers,
-        steps=int(rows.keys["step"].nunique()),
         gaps=layer_gap_frame(predicted if same else predicted.head(0), layers),
         beside="" if same else other_format_finding(predicted, layers, computed=computed, cast=target),
         caution=rows.caution,
@@ -159,16 +178,25 @@ def choose_closer(answer: Answer) -> str:
 
 def show_map(answer: Answer) -> None:
     """Draw layers by loss scales."""
+    name = answer.found.format.upper()
+    rows = layer_map_frame(answer.frame, answer.layers)
+    if rows["flushed"].max() < NOTHING_LOST and rows["overflow"].max() == 0:
+        low, high = (format_scale(SCALES[end]) for end in (0, -1))
+        st.markdown(
+            f"At no S from {low} to {high} does {name} flush a layer's gradient, and nothing overflows: "
+            "there is nothing to draw."
+        )
+        return
     alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
-    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode())
+    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode(), answer.ceilings)
     show_figure(figure, "scale_map", alt, answer.frame)
     safe = "The frame holds every S that is safe for all tensors, the dotted line the S to use. "
     st.caption(
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
-        "whichever loses more) become zero; hatched: some value becomes Inf. "
-        f"{safe if answer.found.window else ''}"
-        "It is told of one cast of the FP32 gradients: a real FP16 backward pass can flush more, since what "
-        "is lost at one layer never reaches the next."
+        "whichever loses more) become zero; hatched: some value becomes Inf, at any step. "
+        f"{safe if answer.found.safe else ''}"
+        f"It is told of one cast of the FP32 gradients: a real {name} backward pass can flush more, since "
+        "what is lost at one layer never reaches the next."
     )
 
 
@@ -202,10 +230,7 @@ def show_gaps(answer: Answer, fmt: str) -> None:
 def show_scale(answer: Answer, fmt: str) -> None:
     """Ask for any S and list what a cast would do to each tensor there, with bounds where it is not exact."""
     with st.expander("Every tensor at one S"):
-        best = format_number(answer.found.best or 1.0)
-        if st.session_state.get("ask") in (None, st.session_state.get(_PROPOSED)):  # nothing else was asked
-            st.session_state["ask"] = st.query_params.get("ask", best)
-        st.session_state[_PROPOSED] = best
+        _follow(format_number(answer.found.best or 1.0))
         text = st.text_input(
             "Loss scale S",
             key="ask",
@@ -226,12 +251,28 @@ def show_scale(answer: Answer, fmt: str) -> None:
         for name in SHARES:
             table[name] = [_bounded(row, name) for row in frame.to_dict("records")]
         table["zero before"] = [format_percent(share) for share in frame["structural_zero"]]
-        st.dataframe(table, hide_index=True, height=320, alt=f"Shares of each tensor at S = {text}")
+        st.dataframe(
+            table,
+            hide_index=True,
+            height=320,
+            column_config={name: st.column_config.TextColumn(help=words) for name, words in _COLUMNS.items()},
+            alt=f"Shares of each tensor at S = {text}",
+        )
         if not frame["exact"].all():
             st.caption(
                 "Bounds: exponents alone do not tell what becomes of values between two powers of two, or of "
                 "what lies at an end of the format."
             )
+
+
+def _follow(recommended: str) -> None:
+    """Put the recommended S into the field, until someone has written another there."""
+    state = st.session_state
+    if "ask" not in state:
+        state["ask"] = st.query_params.get("ask", recommended)
+    elif state["ask"] == state.get(_OFFERED):
+        state["ask"] = recommended
+    state[_OFFERED] = recommended
 
 
 def _bounded(row: Any, name: str) -> str:
@@ -241,25 +282,39 @@ def _bounded(row: Any, name: str) -> str:
 
 def show_finding(heading: DeltaGenerator, answer: Answer) -> None:
     """Say first what the page is asked: whether another format would have helped, or which S to use."""
-    steps = f"Read from {answer.steps} recorded steps."
+    limits, reason = f"**{plain(answer.limits.finding)}.**", f"{answer.found.reason} "
+    note = answer.limits.note
     with heading:
         if answer.beside:
             st.header(plain(answer.beside))
-            st.markdown(plain(f"{answer.found.headline}."))
-            steps = f"{steps} The shares are means over them, at each layer's output and the S in force."
+            st.markdown(f"{limits} {plain(answer.found.headline)}.")
+            reason = "" if answer.found.best == 1 else reason  # the limits say it all
+            note = f"{note} The flushed shares are means over the recorded steps, at each layer's output."
         else:
             st.header(plain(answer.found.headline))
-        st.caption(plain(f"{answer.found.reason} {steps}"))
+            st.markdown(limits)
+        st.caption(plain(f"{reason}{note}"))
+
+
+def show_cautions(answer: Answer) -> None:
+    """Say what to mind before one follows the answer."""
+    if answer.caution:
+        st.warning(plain(answer.caution), icon=":material/visibility_off:")
+    for caution in answer.cautions:
+        st.warning(plain(caution), icon=":material/info:")
 
 
 def show_next(run: Run, answer: Answer) -> None:
     """Offer to try the answer, in a format that a run can compute in."""
     policy, task, precision = answer.found.policy, run.config.task, answer.found.format
-    if policy is None or precision not in HALF:
+    if precision not in HALF:
+        st.caption(f"Nothing trains in {precision.upper()} here: a run computes in FP16, BF16 or FP32.")
         return
+    if task not in TASKS or (policy is None and not answer.cautions):
+        return
+    policy = policy or "gradscaler"
     others = "" if precision == "fp16" else f" --precision {precision}"
     st.code(f"lsviz run --task {task} --policy {policy}{others}", language=None)
-    if task in TASKS:
-        scaled = "without loss scaling" if policy == "none" else f"with {policy}"
-        label = f"Launch {task} {scaled}{'' if precision == 'fp16' else f' in {precision.upper()}'}"
-        link_page("launch", label, {"task": task, "policy": policy, "precision": precision})
+    scaled = "without loss scaling" if policy == "none" else f"with {policy}"
+    label = f"Launch {task}{'' if precision == 'fp16' else f' in {precision.upper()}'}, {scaled}"
+    link_page("launch", label, {"task": task, "policy": policy, "precision": precision})

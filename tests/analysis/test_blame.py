@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 import lsviz
 from lsviz.analysis.blame import (
-    Bottleneck,
     blame_finding,
     blame_frame,
     blame_headline,
@@ -336,26 +335,36 @@ def test_the_finding_names_the_layer(rows: list[tuple[str, str | None]], words: 
 @pytest.mark.parametrize(
     ("causes", "first", "then"),
     [
-        ([], "out limits S, to 2¹⁸ at most", "None of 9 steps was skipped. out is the bottleneck"),
-        (["scale"], "1 step was skipped of 9", "S was too large. out is"),
-        (["scale", "scale"], "2 steps were skipped of 9", "S was too large each time. out is"),
-        ([None, None], "2 steps were skipped of 9", "Nothing tells why. out is"),
+        ([], "S must be at most 8", "None of 9 steps was skipped."),
+        (["scale"], "1 step was skipped of 9", "S was too large."),
+        (["scale", "scale"], "2 steps were skipped of 9", "S was too large each time."),
+        ([None, None], "2 steps were skipped of 9", "Nothing tells why."),
         (
             ["scale", "format", "scale"],
             "3 steps",
             "Why: S was too large (2), too large at S = 1 too (1).",
         ),
+        (
+            ["injected"],
+            "1 step was skipped of 9, on purpose (3:a:inf); it began in a",
+            "A fault was injected",
+        ),
+        (
+            ["injected", "scale"],
+            "2 steps were skipped of 9; all began in a, and 1 of them on purpose (3:a:inf)",
+            "Why: injected on purpose (1), S was too large (1).",
+        ),
     ],
 )
-def test_a_page_opens_with_the_skips_or_else_with_the_layer_that_limits_s(
+def test_a_page_opens_with_the_skips_or_else_with_the_limits_of_s(
     causes: list[str | None], first: str, then: str
 ) -> None:
     frame = pd.DataFrame({"layer": ["a"] * len(causes), "cause": pd.Series(causes, dtype=object)})
-    limit = Bottleneck(layer="out", step=7, largest=0.13, allows=2.0**18, share=0.5)
-    headline, below = blame_headline(frame, 9, limit)
+    frame["injected"] = ["3:a:inf" if cause == "injected" else None for cause in causes]
+    headline, below = blame_headline(frame, 9, "S must be at most 8")
     assert headline.startswith(first)
     assert below.startswith(then)
-    assert blame_headline(frame.head(0), 9, None)[0] == "None of 9 steps was skipped"
+    assert blame_headline(frame.head(0), 9, "") == ("None of 9 steps was skipped", "")
 
 
 def test_an_empty_run_has_no_bottleneck() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lsviz.analysis.blame import blame_frame, headroom_frame
@@ -29,6 +30,22 @@ def test_cells_hold_the_headroom_and_crosses_the_blamed_layers(mode: Mode, tmp_p
     assert list(crosses.x) == blame["step"].tolist()
     assert set(crosses.y) == {2}
     assert "Inf began in" in crosses.customdata[0]
+    assert not figure.layout.shapes
+
+
+def test_colours_span_the_runs_own_headroom_and_the_bottleneck_is_framed() -> None:
+    layer = pd.Categorical(["top", "low", "top", "low"], categories=["top", "low"])
+    headroom = pd.DataFrame({"step": [0, 0, 1, 1], "layer": layer, "headroom": [18, 30, -3, 29]})
+    blame = pd.DataFrame({"step": [1], "layer": ["top"], "tensor": ["top"], "found": ["Inf"]})
+    figure = headroom_figure(headroom, blame.assign(cause="injected", injected="1:top:huge"), "light", "top")
+    heat, crosses = figure.data
+    assert (heat.zmin, heat.zmax) == (18, 30)  # without the step that was spoilt on purpose
+    assert list(heat.colorbar.ticktext) == ["18", "30"]
+    (frame,) = figure.layout.shapes
+    assert (frame.y0, frame.y1) == (0.5, 1.5)
+    assert crosses.customdata[0].endswith("injected on purpose")
+    flat = headroom_figure(headroom.assign(headroom=20), blame.head(0), "dark").data[0]
+    assert (flat.zmin, flat.zmax) == (20, 28)
 
 
 def test_a_long_run_is_drawn_in_columns_of_the_least(tmp_path: Path) -> None:

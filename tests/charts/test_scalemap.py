@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lsviz.analysis.ceiling import Ceiling
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.recommend import recommend
 from lsviz.analysis.scalemap import scale_map_frame
@@ -36,6 +37,16 @@ def test_overflow_begins_where_a_cast_overflows() -> None:
     first = next(k for k in range(-10, 41) if not torch.isfinite((torch.tensor(3.0) * 2.0**k).half()))
     assert (list(bars.y), list(bars.base)) == ([0], [first - 0.5])
     assert "x overflows from S = 2" in bars.text[0]
+
+
+def test_steps_that_were_not_recorded_count_in_hatching_and_frame() -> None:
+    rows = rows_of({"x": [torch.tensor([1.0, 3.0])], "small": [torch.tensor([2.0**-30])]})
+    found = recommend(rows, ceiling=Ceiling(2.0**10, "x", 3, 50.0, None, 9))
+    figure = scale_map_figure(
+        scale_map_frame(rows, FP16), ["x", "small"], found, "light", {"x": 2.0**10, "small": 2.0**60}
+    )
+    assert (list(figure.data[1].y), list(figure.data[1].base)) == ([0], [10.5])
+    assert figure.layout.shapes[0].x1 == 10.5
 
 
 @pytest.mark.parametrize("case", CASES)

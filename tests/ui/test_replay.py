@@ -11,6 +11,7 @@ from lsviz.analysis.replay import replay
 from lsviz.analysis.series import load_series
 from lsviz.policies import parse_policy
 from lsviz.runs.reader import open_run
+from tests.analysis.test_limits import sample
 from tests.conftest import train_run
 from tests.ui.opening import charts, open_page, words
 
@@ -69,6 +70,29 @@ def test_a_scale_per_layer_is_offered_where_it_helps(runs_root: Path, no_samples
     app = open_page("blame", seen=run.run_id)
     assert "A scale per layer would help" in words(app)
     assert charts(app) == 2
+
+
+def test_blame_and_what_if_name_the_same_limits(runs_root: Path) -> None:
+    run = sample(task="shapes-ssd", policy="gradscaler")
+    words_of = {
+        page: words(open_page(page, seen=run.run_id)).replace("\\", "") for page in ("blame", "whatif")
+    }
+    limits = (
+        "S must be at least 4 for classes_coarse (or it loses more than 1 % of its values) and at most 8,192 "
+        "for conv1 (or it overflows)"
+    )
+    for said in words_of.values():
+        assert f"**{limits}.**" in said
+    assert "S was too large each time." in words_of["blame"]
+    assert "S = 8,192, which conv1 allows" in words_of["blame"]
+
+
+def test_a_fault_put_in_on_purpose_is_told_as_one(runs_root: Path) -> None:
+    run = sample(inject="100:conv1:huge")
+    app = open_page("blame", seen=run.run_id)
+    assert "on purpose (100:conv1:huge)" in app.header[0].value.replace("\\", "")
+    table = app.dataframe[0].value
+    assert table["why"].tolist() == ["injected on purpose: 100:conv1:huge"]
 
 
 @pytest.mark.parametrize("page", ["replay", "blame"])

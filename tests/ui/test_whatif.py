@@ -8,6 +8,7 @@ import pytest
 
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent
+from lsviz.analysis.limits import judge_run
 from lsviz.analysis.recommend import recommend
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms, load_histograms, whatif_frame
 from lsviz.formats import E5M2, FP16, FloatFormat
@@ -52,6 +53,27 @@ def test_another_format_is_held_against_the_one_that_the_run_computed_in(shown: 
     assert app.header[0].value.startswith(f"{shown} would ")
     assert ("--precision bf16" in words(app)) == (shown == "BF16")  # nothing computes in FP8 here
     assert ("lsviz run" in words(app)) == (shown == "BF16")
+    assert ("Nothing trains in E5M2 here" in words(app)) == (shown == "E5M2")
+    assert charts(app) == (1 if shown == "BF16" else 2)
+    assert ("there is nothing to draw" in words(app)) == (shown == "BF16")
+    assert ("a real E5M2 backward pass" in words(app)) == (shown == "E5M2")
+    assert "This run lost 100 % of layer1's gradient" in words(app)
+
+
+def test_the_s_asked_for_follows_the_recommendation_until_it_is_edited(runs_root: Path) -> None:
+    runs = RunStore.at(SAMPLES).list_runs()
+    first, second = (next(r for r in runs if r.config.task == task) for task in ("char-gpt", "shapes-ssd"))
+    best = [judge_run(run).asked[1].best for run in (first, second)]
+    assert None not in best
+    assert best[0] != best[1]
+    app = open_page("whatif", seen=first.run_id)
+    assert parse_number(app.text_input(key="ask").value) == best[0]
+    app.selectbox(key="seen").set_value(second.run_id).run()
+    assert parse_number(app.text_input(key="ask").value) == best[1]
+    app.text_input(key="ask").set_value("32").run()
+    app.selectbox(key="seen").set_value(first.run_id).run()
+    assert not app.exception
+    assert app.text_input(key="ask").value == "32"
 
 
 def test_a_link_to_fp16_is_followed_after_another_format(runs_root: Path) -> None:
@@ -117,6 +139,8 @@ def test_a_censored_run_is_shown_with_a_word_of_caution(runs_root: Path, no_samp
     run = train_run(runs_root, task="sigmoid-mlp", policy="none", steps=3, record_every=1, reference_every=0)
     app = open_page("whatif", seen=run.run_id)
     assert "no FP32 reference" in words(app)
+    assert "Only 3 recorded steps of the first 3 stand behind this" in words(app)
+    assert "how small it may be only an FP32 reference tells" in words(app)
     assert "no other S brings them back" in words(app)
     assert charts(app) == 2
     with_reference = train_run(runs_root, task="sigmoid-mlp", policy="none", steps=3)

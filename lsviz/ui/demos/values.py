@@ -40,7 +40,7 @@ def show_formats() -> None:
         return
     answer = answer_of(run, (chosen or "FP16").lower())
     st.markdown(f"**{plain(answer.found.headline)}.** {plain(answer.found.reason)}")
-    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode())
+    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode(), answer.ceilings)
     alt = f"Share that a cast to {chosen} would flush, by layer and S. {answer.found.reason}"
     show_figure(figure, "learn_formats", alt, answer.frame)
 

@@ -2,11 +2,16 @@
 
 import streamlit as st
 
-from lsviz.analysis.blame import blame_headline
-from lsviz.ui.blaming import examine_run, show_headroom, show_one_scale, show_skipped, skipping_first
+from lsviz.ui.blaming import (
+    examine_run,
+    show_finding,
+    show_headroom,
+    show_one_scale,
+    show_skipped,
+    skipping_first,
+)
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
-from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_problems, stop_without_runs
 
 store = run_store()
@@ -22,9 +27,7 @@ heading = st.container()
 examined = "Whose gradients are examined; runs with skipped steps come first."
 run = choose_run(skipping_first(runs), examined)
 found = examine_run(run)
-headline, below = blame_headline(found.blame, found.steps, found.bottleneck)
-heading.header(plain(headline))
-heading.markdown(plain(below))
+show_finding(heading, found)
 show_headroom(found)
 show_skipped(found)
 show_one_scale(found)

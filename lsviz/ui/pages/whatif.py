@@ -11,6 +11,7 @@ from lsviz.ui.whatif import (
     answer_of,
     choose_closer,
     choose_format,
+    show_cautions,
     show_finding,
     show_gaps,
     show_map,
@@ -42,8 +43,7 @@ except WhatIfError as error:
     st.stop()
 
 show_finding(heading, answer)
-if answer.caution:
-    st.warning(plain(answer.caution), icon=":material/visibility_off:")
+show_cautions(answer)
 show_next(run, answer)
 show_window(answer, fmt)
 if choose_closer(answer) == GAPS:

@@ -1,0 +1,243 @@
+"""Which layers limit S: every step's largest gradients, and steps with faults that were put in."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from lsviz.analysis.blame import blame_finding, cause_words
+from lsviz.analysis.ceiling import Ceiling, find_ceiling
+from lsviz.analysis.limits import Limits, find_limits, judge_run
+from lsviz.analysis.onescale import one_scale_frame
+from lsviz.analysis.recommend import recommend
+from lsviz.analysis.shares import layer_names
+from lsviz.formats import BF16, FP16
+from lsviz.runs.reader import Run
+from lsviz.runs.series import OUTCOMES_SCHEMA
+from lsviz.runs.store import RunStore
+from tests.analysis.test_recommend import CASES, rows_of
+from tests.conftest import REPOSITORY, train_run
+
+OUTCOMES = OUTCOMES_SCHEMA.empty_table().to_pandas()
+
+
+def sample(**settings: Any) -> Run:
+    wanted = settings.items()
+    runs = RunStore.at(REPOSITORY / "sample_runs").list_runs()
+    return next(r for r in runs if all(getattr(r.config, name) == value for name, value in wanted))
+
+
+def headroom_of(*largest: tuple[int, str, float]) -> pd.DataFrame:
+    frame = pd.DataFrame(largest, columns=["step", "layer", "largest"])
+    return frame.assign(loss_scale=1.0)
+
+
+def blame_of(*rows: tuple[int, float, str, str | None]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["step", "loss_scale", "layer", "cause"])
+
+
+def found_ceiling(headroom: pd.DataFrame, blame: pd.DataFrame, **more: Any) -> Ceiling | None:
+    return find_ceiling(headroom, blame, OUTCOMES, FP16, computed=FP16, **more)
+
+
+@pytest.mark.parametrize(
+    ("task", "most", "layer"), [("sigmoid-mlp", 2.0**19, "output"), ("shapes-ssd", 2.0**13, "conv1")]
+)
+def test_every_part_names_the_same_largest_scale(task: str, most: float, layer: str) -> None:
+    judged = judge_run(sample(task=task, policy="gradscaler"))
+    rows, found, scale_map = judged.asked
+    assert found.high is not None
+    assert found.high > most  # recorded steps alone would allow more
+    assert judged.bottleneck is not None
+    assert (judged.limits.most, judged.limits.forbids) == (most, layer)
+    assert found.most == judged.bottleneck.allows == judged.layer_ceilings[layer] == most
+    costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most, judged.layer_ceilings)
+    assert set(costs["scale"]) == {most}
+    assert (costs["own_scale"] <= costs["layer"].map(judged.layer_ceilings)).all()
+    assert (costs["saved"] >= 0).all()
+    assert found.best is not None
+    assert found.best <= most
+    skipped = judged.blame["loss_scale"]
+    assert (skipped > found.best).all()
+    assert found.to_dict()["ceiling_every_step"]["allows"] == most
+    assert found.to_dict()["window"] == [found.low, found.high]  # of the recorded steps, as ever
+
+
+def test_a_fault_put_in_on_purpose_limits_nothing() -> None:
+    run = sample(inject="100:conv1:huge")
+    judged = judge_run(run)
+    assert judged.blame["cause"].tolist() == ["injected"]
+    (row,) = judged.blame.to_dict("records")
+    assert cause_words(row) == "injected on purpose: 100:conv1:huge"
+    words = blame_finding(judged.blame, run.config.steps)
+    assert words == "1 step was skipped of 200, on purpose (100:conv1:huge); it began in conv1"
+    assert judged.bottleneck is not None
+    assert judged.bottleneck.step != 100
+    assert judged.limits.most == judged.bottleneck.allows == 2.0**18
+    assert judged.limits.left_out == 1
+    assert "injected on purpose is left out" in judged.limits.note
+    assert 100 in set(judged.headroom["step"])  # it is still drawn
+
+
+def test_a_recorded_step_with_inf_put_in_leaves_the_recommendation_alone(tmp_path: Path) -> None:
+    settings = {"task": "digits-mlp", "policy": "constant:128", "steps": 6, "record_every": 1}
+    faulty = train_run(tmp_path, **settings, reference_every=1, inject="3:layer2:inf")
+    judged = judge_run(faulty)
+    _, found, _ = judged.asked
+    assert found.best is not None
+    assert "forward pass" not in found.reason
+    assert not judged.limits.endless
+    assert judged.recorded == 5
+    assert judged.cautions[0].startswith("Only 5 recorded steps of the first 6 stand behind this")
+
+
+def test_a_step_that_overflowed_lies_above_the_ceiling() -> None:
+    """Also where its gradients would seem to fit, or were never seen."""
+    headroom = headroom_of((0, "a", 1.0), (1, "b", 0.5))
+    told = found_ceiling(headroom, blame_of((5, 2.0**10, "b", "scale"), (6, 1000.0, "b", None)))
+    assert told is not None
+    assert (told.allows, told.step, told.layer, told.overflowed_at) == (512.0, 6, "b", 1000.0)
+    assert told.clause == "step 6 overflowed at S = 1,000, which leaves S = 512 at most"
+    alone = found_ceiling(headroom.head(0), blame_of((5, 2.0**10, "b", "scale")))
+    assert alone is not None
+    assert alone.allows == 512.0
+
+
+@pytest.mark.parametrize("cause", ["injected", "forward", "reference"])
+def test_an_overflow_that_no_scale_cures_tells_nothing(cause: str) -> None:
+    told = found_ceiling(headroom_of((0, "a", 1.0)), blame_of((5, 8.0, "a", cause)))
+    assert told is not None
+    assert (told.allows, told.overflowed_at) == (2.0**15, None)
+
+
+def test_a_retried_batch_tells_the_scale_at_which_it_overflowed() -> None:
+    tries = {"step": [3, 3], "loss_scale": [64.0, 32.0], "finite": [False, True], "curable": [True, None]}
+    outcomes = pd.DataFrame({**tries, "layers": [None, None]})
+    told = find_ceiling(headroom_of((0, "a", 1.0)), blame_of(), outcomes, FP16, computed=FP16)
+    assert told is not None
+    assert (told.allows, told.step) == (32.0, 3)
+    # In another format that overflow tells nothing.
+    other = find_ceiling(headroom_of((0, "a", 1.0)), blame_of(), outcomes, BF16, computed=FP16)
+    assert other is not None
+    assert other.allows == 2.0**40
+
+
+def test_steps_left_out_do_not_count() -> None:
+    headroom, blame = headroom_of((0, "a", 1.0), (1, "a", 64.0)), blame_of((1, 4.0, "a", "scale"))
+    told = found_ceiling(headroom, blame, left_out=[1])
+    assert told is not None
+    assert (told.allows, told.steps) == (2.0**15, 1)
+    assert found_ceiling(headroom.head(0), blame.head(0)) is None
+
+
+@pytest.mark.parametrize("allows", [2.0**20, 2.0**14, 2.0**2, None])
+def test_the_constant_is_one_that_every_step_allows(allows: float | None) -> None:
+    rows = rows_of(CASES["two layers apart"])
+    plain = recommend(rows)
+    ceiling = Ceiling(allows, "high", 7, 0.1, None, 1000)
+    found = recommend(rows, ceiling=ceiling)
+    assert (found.low, found.high, found.window) == (plain.low, plain.high, plain.window)
+    assert plain.low is not None
+    assert plain.high is not None
+    if allows is None or allows < plain.low:
+        assert (found.best, found.safe) == (None, None)
+        assert "no one s serves both" in found.reason.lower() or "Use BF16" in found.reason
+    else:
+        assert found.safe == (plain.low, min(allows, plain.high))
+        assert found.best is not None
+        assert plain.low <= found.best <= min(allows, plain.high)
+        assert ("over all 1,000 steps" in found.reason) == (allows < plain.high)
+    assert list(found.to_dict()) == [*plain.to_dict(), "ceiling_every_step"]
+
+
+BOTH = {"threshold": 0.01, "low": 8.0, "needs": "low", "most": 64.0, "forbids": "top", "recorded": 25}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {},
+            "S must be at least 8 for low (or it loses more than 1 % of its values) and at most 64 for top "
+            "(or it overflows)",
+        ),
+        (
+            {"every": 0},
+            "S must be at least 8 for low (or it loses more than 1 % of its values) and at most 64, going by "
+            "25 recorded steps, for top (or it overflows)",
+        ),
+        (
+            {"low": 0.5},
+            "S = 1 is enough for every layer (none loses more than 1 % of its values), and S must",
+        ),
+        ({"low": 128.0}, "No S serves: it must be at least 128 for low (or it loses"),
+        ({"low": None}, "No S serves: low loses more than 1 % of its values even at S = 2⁴⁰, and it must be"),
+        ({"most": None}, "No S serves: top overflows at every S from 2⁻¹⁰ on"),
+        (
+            {"most": 0.5, "low": 2.0**-10, "needs": None},
+            "S must be at most 0.5 for top (or it overflows); no",
+        ),
+        (
+            {"most": 2.0**40},
+            "S must be at least 8 for low (or it loses more than 1 % of its values), and noth",
+        ),
+        (
+            {"censored": True, "low": None, "needs": None},
+            "S must be at most 64 for top (or it overflows); how",
+        ),
+        ({"recorded": 0, "low": None, "needs": None}, "S must be at most 64 for top (or it overflows); how"),
+        ({"endless": "a's Inf at step 3"}, "No S cures a's Inf at step 3"),
+        ({"most": None, "forbids": None}, "All recorded gradients are zero, so nothing limits S"),
+        ({"recorded": 0, "most": None, "forbids": None}, "Nothing tells which layer limits S"),
+    ],
+)
+def test_both_limits_stand_in_one_sentence(changes: dict[str, Any], words: str) -> None:
+    found = Limits(**{**BOTH, "every": 1000, **changes})
+    assert found.finding.startswith(words)
+    assert found.to_dict()["finding"] == found.finding
+
+
+def test_the_note_tells_how_many_steps_stand_behind_each_limit() -> None:
+    assert Limits(**BOTH, every=1000).note == (
+        "The lower limit is read from 25 recorded steps, the upper one from the largest gradients of all "
+        "1,000 steps."
+    )
+    assert Limits(**BOTH, every=0).note == "Both limits are read from 25 recorded steps."
+    assert Limits(**BOTH, every=9, left_out=2).note.endswith(
+        "of 9 steps. The 2 steps at which faults were injected on purpose are left out."
+    )
+
+
+def test_limits_name_layers_and_not_their_weights() -> None:
+    tensors = {"low.weight": CASES["two layers apart"]["low"], "high.bias": CASES["two layers apart"]["high"]}
+    found = recommend(rows_of(tensors))
+    limits = find_limits(found, None, {}, recorded=3)
+    assert (limits.needs, limits.forbids, limits.every) == ("low", "high", 0)
+    broken = recommend(rows_of({"a": [torch.tensor([1.0, math.inf])]}))
+    assert "Inf or NaN at step 0" in find_limits(broken, None, {}, recorded=1).finding
+
+
+def test_a_run_that_lost_much_says_that_its_answer_may_not_last() -> None:
+    (caution,) = judge_run(sample(task="sigmoid-mlp", policy="none", precision="fp16")).cautions
+    assert "This run lost 100 % of layer1's gradient" in caution
+    assert "run it once more with S = 2¹⁷" in caution
+    assert not judge_run(sample(task="sigmoid-mlp", policy="gradscaler")).cautions
+
+
+def test_a_run_without_gradients_has_no_limits(tmp_path: Path) -> None:
+    run = train_run(tmp_path, task="digits-mlp", policy="none", steps=2, record_every=0, reference_every=0)
+    judged = judge_run(run, must_ask=False)
+    assert judged.rows is None
+    assert (judged.limits.finding, judged.limits.note) == ("Nothing tells which layer limits S", "")
+
+
+def test_a_run_that_skipped_most_steps_says_so(tmp_path: Path) -> None:
+    settings = {"task": "digits-mlp", "policy": "constant:2^30", "steps": 3, "record_every": 1}
+    judged = judge_run(train_run(tmp_path, **settings, reference_every=1))
+    assert judged.limits.most == 2.0**19  # by the references
+    assert judged.cautions[-1].startswith("This run skipped 3 of 3 steps, so it may not have learned")
