@@ -77,9 +77,9 @@ STEADY = 0.1
 
 
 @pytest.fixture(scope="module")
-def tabs(browser: Browser, dashboard: Server) -> Iterator[tuple[Page, Page]]:
+def tabs(chromium: Browser, dashboard: Server) -> Iterator[tuple[Page, Page]]:
     """A visitor who acts, and one of a context of its own who only opens links."""
-    contexts = [open_context(browser, height=1400) for _ in range(2)]
+    contexts = [open_context(chromium, height=1400) for _ in range(2)]
     acting, linked = (context.new_page() for context in contexts)
     acting.add_init_script(SHIFTS)
     acting.goto(dashboard.url)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -46,7 +47,13 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [p for p in process.children() if "lsviz.jobs.worker" in p.cmdline()]
+    """Return the living workers of a process; another test's may be zombies, which have no command any more."""
+    workers = []
+    for child in process.children():
+        with suppress(psutil.NoSuchProcess):
+            if "lsviz.jobs.worker" in child.cmdline():
+                workers.append(child)
+    return workers
 
 
 def test_a_sweep_trains_each_config_once_and_a_second_one_nothing(tmp_path: Path) -> None:
@@ -88,11 +95,14 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_a_worker_that_is_killed_costs_its_run_alone(tmp_path: Path) -> None:
     long = config(0, steps=LONG)
 
+    others = workers_of(psutil.Process())  # what another test of this process has left running
+
     def kill() -> None:
         me = psutil.Process()
         wait_for(lambda: any(run.status.step for run in RunStore.at(tmp_path).list_runs()))
         for worker in workers_of(me):
-            worker.kill()
+            if worker not in others:
+                worker.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()

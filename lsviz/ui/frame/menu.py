@@ -50,6 +50,7 @@ def _show_sharing(page: str) -> None:
         st.code(_link(chosen), language=None, wrap_lines=True)
         st.caption("Copy this link: it leaves them out, on every page that it leads to.")
     if hidden():
+        hide(hidden())  # the address holds it on every page
         st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,))
 
 
