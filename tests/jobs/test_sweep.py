@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """Return the living workers of a process; another test's may be zombies, which have no command any more."""
+    """Return the living workers of a process; another test's may be zombies, without a command."""
     workers = []
     for child in process.children():
         with suppress(psutil.NoSuchProcess):

@@ -34,7 +34,7 @@ HELP: Final = {
     "reproduce": "The paper's findings in small",
 }
 ICON: Final = Path(__file__).parents[1] / "icon.png"
-# The last two lines are for contrast: Streamlit's own is below AA.
+# The last three lines are for contrast: Streamlit's own is below AA.
 STYLE: Final = """
 .st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
 .st-key-start {position: sticky; bottom: .75rem; z-index: 5}
@@ -43,6 +43,7 @@ STYLE: Final = """
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 :is(.st-key-learn_overflows, .st-key-traced-clicked) [role="toolbar"] {flex-wrap: wrap; overflow: visible}
 [data-testid="stCaptionContainer"] {opacity: .8}
+button kbd {color: inherit !important; opacity: 1 !important}
 button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {color: inherit !important}
 """
 
