@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, panel_title, shortened
 from lsviz.formats import Region
 
 _ROW_PX: Final = {1: 24, 2: 18, 3: 16, 4: 15}
@@ -137,15 +137,6 @@ def _title(panel: FlushedPanel, y: float, palette: Palette) -> dict[str, Any]:
         f"<b>{literal(shortened(panel.label, 40))}</b>" if panel.label else "<b>Flushed, layer by layer</b>"
     )
     words = literal(shortened(panel.finding, 60))
-    return {
-        "text": f"{label}  <span style='color:{palette.muted}'>{words}</span>",
-        "x": 0,
-        "xref": "paper",
-        "xanchor": "left",
-        "y": y,
-        "yref": "paper",
-        "yanchor": "bottom",
-        "yshift": 4,
-        "showarrow": False,
-        "font": {"size": 13, "color": panel.colour if panel.label else palette.text},
-    }
+    text = f"{label}  <span style='color:{palette.muted}'>{words}</span>"
+    colour = panel.colour if panel.label else palette.text
+    return {**panel_title(text, y, palette), "yshift": 4, "font": {"size": 13, "color": colour}}

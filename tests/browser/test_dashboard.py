@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,11 @@ def test_cancel_stops_a_run(browser: Browser, server: Server) -> None:
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_text("of 100,000").first).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("What was recorded so far is kept.")).to_be_visible(timeout=30_000)
+    expect(
+        page.get_by_text(
+            re.compile(r"Cancelled at step [\d,]+ of 100,000. What was recorded so far is kept.")
+        )
+    ).to_be_visible(timeout=30_000)
     (run,) = RunStore.at(server.runs).list_runs()
     assert run.status.state == "cancelled"
     assert run.config.steps == 100_000

@@ -33,7 +33,7 @@ HEADINGS = {
     "layers": "lose more than half of their gradient",
     "whatif": "would serve all layers of this run",
     "blame": "3 steps were skipped of 400",
-    "replay": re.compile("The run skipped|would skip|would have skipped"),
+    "replay": "The run skipped 3 steps; patent would skip 42",
     "policies": "After 24 steps megatron has",
     "updates": "ways to update the weights end where float64 does",
     "reproduce": "experiments need no loss scaling",
