@@ -104,7 +104,8 @@ def run_shares(
 
 def _outputs_at(frame: pd.DataFrame, step: int) -> pd.DataFrame:
     wanted = (frame["step"].to_numpy() == step) & (frame["kind"].to_numpy() == "activation_grad")
-    return frame[wanted]
+    found: pd.DataFrame = frame[wanted]
+    return found
 
 
 def format_percent(share: float) -> str:

@@ -58,4 +58,3 @@ def spectrum_frame(
         columns["reference"] += (expected[shown] / scale).tolist()
         columns["kept"] += (kept[shown] / scale).tolist()
     return pd.DataFrame(columns)
-

@@ -12,13 +12,13 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import RunShares, format_percent
 from lsviz.analysis.spectrum import spectrum_frame
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, scatter_trace
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,
     SHORT_REGION_LABELS,
     Mode,
     Palette,
-    base_layout,
     literal,
     policy_colour,
     shortened,
@@ -142,8 +142,9 @@ def exponent_figure(
         annotations += _row_labels(axis, facet, layers, palette, words=len(facets) <= 2)
         traces += _row_traces(axis, facet, layers, palette, fmt)
     longest = min(24, max((len(name) for name in layers), default=0))
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=HEADER_PX + FOOTER_PX + row_px * (len(layers) + LABEL_ROOM),
         margin={"l": min(190, 16 + 8 * longest), "r": 8, "t": HEADER_PX, "b": FOOTER_PX},
         barmode="overlay",
@@ -153,7 +154,6 @@ def exponent_figure(
         annotations=annotations,
         **axes,
     )
-    return figure
 
 
 def _x_axis(left: float, right: float, anchor: str, columns: int) -> dict[str, Any]:
@@ -326,7 +326,7 @@ def _row_labels(
 
 def _row_traces(
     axis: str, facet: Facet, layers: Sequence[str], palette: Palette, fmt: FloatFormat
-) -> list[go.Bar | go.Scatter]:
+) -> list[PlotlyTrace]:
     kept: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
     lost: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
     colours: list[str] = []
@@ -355,9 +355,9 @@ def _row_traces(
     pale = {"color": palette.regions[Region.FLUSHED], "opacity": 0.38, "line": {"width": 0}}
     outline = {"color": palette.muted, "width": 1, "dash": "dot"}
     return [
-        go.Bar(**lost, marker=pale, **bar),
-        go.Bar(**kept, marker={"color": colours, "line": {"width": 0}}, **bar),
-        go.Scatter(x=outline_x, y=outline_y, mode="lines", hoverinfo="skip", line=outline, **place),
+        bar_trace(**lost, marker=pale, **bar),
+        bar_trace(**kept, marker={"color": colours, "line": {"width": 0}}, **bar),
+        scatter_trace(x=outline_x, y=outline_y, mode="lines", hoverinfo="skip", line=outline, **place),
     ]
 
 
