@@ -126,12 +126,15 @@ def _recorded(steps: pd.DataFrame, palette: Palette) -> PlotlyTrace:
 
 def _apart(lines: Sequence[ReplayLine], spread: float) -> list[float]:
     """Return by how many binades to move each line, where some would hide each other."""
-    scales = (
-        pd.concat([line.frame.set_index("step")["loss_scale"] for line in lines], axis=1) if lines else None
-    )
-    if scales is None or not (scales.nunique(axis=1) < scales.notna().sum(axis=1)).any():
+    scales = [dict(zip(line.frame["step"], line.frame["loss_scale"], strict=True)) for line in lines]
+    steps = set().union(*scales)
+    if not any(_meet([own[step] for own in scales if step in own]) for step in steps):
         return [0.0] * len(lines)
     return [spread * ((len(lines) - 1) / 2 - place) for place in range(len(lines))]
+
+
+def _meet(scales: list[float]) -> bool:
+    return len(set(scales)) < len(scales)
 
 
 def _scales(line: ReplayLine, dash: str, off: float) -> list[PlotlyTrace]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lsviz.analysis.view import RunView
@@ -17,7 +19,7 @@ def test_a_figure_that_nobody_checked_is_the_same_figure(
     checked = [spectra_figure(views, shares, 40, "light"), timelines_figure(views, "dark")]
     monkeypatch.setattr(drawing, "CHECKED", False)
     unchecked = [spectra_figure(views, shares, 40, "light"), timelines_figure(views, "dark")]
-    assert [figure.to_json() for figure in unchecked] == [figure.to_json() for figure in checked]
+    assert [json.loads(f.to_json()) for f in unchecked] == [json.loads(f.to_json()) for f in checked]
 
 
 def test_in_tests_plotly_refuses_what_it_does_not_know() -> None:
