@@ -128,6 +128,11 @@ def format_scale(loss_scale: float) -> str:
     return f"{loss_scale:,.0f}" if float(loss_scale).is_integer() else f"{loss_scale:g}"
 
 
+def format_magnitude(value: float) -> str:
+    """Return a gradient's magnitude with three digits as people read them: 2,470, 0.0147, 3.1e-07."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
+
+
 def format_powers(text: str) -> str:
     """Return text with powers such as 2^-5 as people write them: 2⁻⁵."""
     return re.sub(r"(\d)\^(-?\d+)", lambda m: m[1] + m[2].translate(_SUPERSCRIPTS), text)

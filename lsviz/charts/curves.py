@@ -116,7 +116,7 @@ def scale_curve_figure(
         )
         for i, (column, colour, _, hover) in zip((None, 2, 3), rows, strict=True)
     ]
-    share = {"range": [-0.05, 1.05], "tickformat": ".0%", "tickvals": [0, 0.5, 1]}
+    share = {"range": [-0.05, 1.05], "tickvals": [0, 0.5, 1], "ticktext": ["0 %", "50 %", "100 %"]}
     ends = [int(powers.min()), int(powers.max())] if len(powers) else [0, 16]
     ticks = range(ends[0], ends[1] + 1, 4)
     return figure_of(

@@ -87,7 +87,12 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
             "tickvals": [2.0**e for e in ticks],
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
         },
-        yaxis3={"domain": PANELS[2], "range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.5, 1]},
+        yaxis3={
+            "domain": PANELS[2],
+            "range": [-0.03, 1.03],
+            "tickvals": [0, 0.5, 1],
+            "ticktext": ["0 %", "50 %", "100 %"],
+        },
         annotations=[
             *(panel_title(text, panel[1], palette) for text, panel in zip(titles, PANELS, strict=True)),
             *_end_labels(lines),
