@@ -302,4 +302,7 @@ def bottleneck_finding(found: Bottleneck | None) -> str:
         return "How near gradients come to overflow is not known of this run."
     often = "at every step" if found.share == 1 else f"at {format_percent(found.share)} of the steps"
     largest = f"{format_magnitude(found.largest)} at step {found.step:,}"
-    return f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {largest}, allows S = {format_scale(found.allows)} at most; it has the least headroom {often}."
+    return (
+        f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {largest}, allows "
+        f"S = {format_scale(found.allows)} at most; it has the least headroom {often}."
+    )
