@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,21 +12,20 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import RunShares, format_percent
 from lsviz.analysis.spectrum import spectrum_frame
 from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, scatter_trace
+from lsviz.charts.regions import LEFT, RIGHT, band, region_edges
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,
     SHORT_REGION_LABELS,
     Mode,
     Palette,
+    faded,
     literal,
     policy_colour,
     shortened,
 )
 from lsviz.formats import FP16, FloatFormat, Region
 from lsviz.runs.schema import RunRecord
-
-LEFT, RIGHT = -44, 19
-"""One fixed axis for every figure; what lies further left is drawn in the first bin."""
 
 ROW_PX: Final = 57
 MIN_ROW_PX: Final = 26
@@ -199,35 +197,6 @@ def _axis_title(palette: Palette) -> dict[str, Any]:
     }
 
 
-def region_edges(
-    fmt: FloatFormat, *, left: float = LEFT, right: float = RIGHT, shift: float = 0.0
-) -> list[tuple[Region, float, float]]:
-    """Return each region's ends on a log2 axis.
-
-    Half the smallest subnormal still rounds up to it, and values past the overflow limit become Inf.
-
-    Args:
-        fmt: The format.
-        left: Where the axis begins.
-        right: Where it ends.
-        shift: log2 of what the axis's values are still to be multiplied by, where they are unscaled.
-    """
-    inner = (math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit))
-    edges = [left, *(min(max(edge - shift, left), right) for edge in inner), right]
-    return list(zip(Region, edges, edges[1:], strict=False))
-
-
-def band(region: Region, palette: Palette, **place: Any) -> dict[str, Any]:
-    """Return the shape that shades a region behind the data; place holds its references and ends."""
-    return {
-        "type": "rect",
-        "layer": "below",
-        "fillcolor": palette.bands[region],
-        "line": {"width": 0},
-        **place,
-    }
-
-
 def _bands(axis: str, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
     place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
     return [band(region, palette, x0=left, x1=right, **place) for region, left, right in region_edges(fmt)]
@@ -319,6 +288,8 @@ def _row_labels(
                 "yanchor": "bottom",
                 "showarrow": False,
                 "font": {"size": 12, "color": colour},
+                "bgcolor": faded(palette.paper, 0.6),  # in a narrow window words reach into the bars
+                "borderpad": 0,
             }
         )
     return labels

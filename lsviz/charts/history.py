@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.history import ZERO, below
 from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, heatmap_trace
-from lsviz.charts.exponents import LEFT, RIGHT
+from lsviz.charts.regions import LEFT, RIGHT
 from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, literal, panel_title
 from lsviz.exponents import EXPONENTS
 from lsviz.formats import FP16, FloatFormat, Region

@@ -10,7 +10,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.charts.drawing import PlotlyTrace, figure_of, heatmap_trace
-from lsviz.charts.exponents import LEFT, RIGHT, region_edges
 from lsviz.charts.layerparts import (
     HUES,
     TICK,
@@ -26,6 +25,7 @@ from lsviz.charts.layerparts import (
     region_shapes,
     visible,
 )
+from lsviz.charts.regions import LEFT, RIGHT, region_edges
 from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette
 from lsviz.formats import FloatFormat
 

@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
 from lsviz.charts.drawing import PlotlyTrace, figure_of, heatmap_trace, scatter_trace
-from lsviz.charts.exponents import LEFT, RIGHT, region_edges
 from lsviz.charts.labels import row_axis, row_names
 from lsviz.charts.layerparts import (
     HUES,
@@ -29,6 +28,7 @@ from lsviz.charts.layerparts import (
     region_shapes,
     visible,
 )
+from lsviz.charts.regions import LEFT, RIGHT, region_edges
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,

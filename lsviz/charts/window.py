@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.window import ALL, WINDOW_SCALES, window_finding
 from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of
-from lsviz.charts.exponents import band, region_edges
 from lsviz.charts.labels import row_names
+from lsviz.charts.regions import band, region_edges
 from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette
 from lsviz.formats import FloatFormat, Region
 
