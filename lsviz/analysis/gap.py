@@ -78,13 +78,22 @@ def gap_finding(gaps: pd.DataFrame) -> str:
 
 
 def other_format_finding(
-    predicted: pd.DataFrame, layers: Sequence[str], *, computed: FloatFormat, cast: FloatFormat
+    predicted: pd.DataFrame,
+    layers: Sequence[str],
+    blame: pd.DataFrame,
+    *,
+    computed: FloatFormat,
+    cast: FloatFormat,
 ) -> str:
-    """Return in one sentence whether a run would have kept more in another format; empty where nobody knows.
+    """Return in one sentence whether a run would have fared better in another format.
+
+    Empty where nobody knows. What counts is what was flushed, and steps that were skipped since S was too
+    large for the format.
 
     Args:
         predicted: `predicted_frame` of a cast to the other format, at the S that was in force.
         layers: As `lsviz.analysis.shares.layer_names` returns them.
+        blame: `lsviz.analysis.blame.blame_frame` of the run.
         computed: The format that the run computed in.
         cast: The other one.
     """
@@ -110,10 +119,29 @@ def other_format_finding(
 
     if gaps["predicted"].mean() > gaps["actual"].mean() + NOTICED:
         return told("would have done harm", min(rows, key=lambda row: row["gap"]))
+    saved = _saved_words(blame, mine, cast)
+    if worst["actual"] <= NOTICED and saved:
+        return f"{name} would have helped: {saved}"
     if worst["actual"] <= NOTICED:
         most = format_percent(worst["actual"]).removeprefix("< ")
         return f"{name} would not have helped: {mine} flushed at most {most} of any layer's gradient"
+    also = f"; {saved}" if saved else ""
     if worst["predicted"] <= NOTICED:
-        return told("would have helped", worst)
+        return told("would have helped", worst) + also
     in_part = worst["predicted"] <= worst["actual"] / 2
-    return told("would have helped in part" if in_part else "would hardly have helped", worst)
+    return told("would have helped in part" if in_part or saved else "would hardly have helped", worst) + also
+
+
+def _saved_words(blame: pd.DataFrame, mine: str, cast: FloatFormat) -> str:
+    """Return how many of the steps skipped for S's sake another format saves; empty where it saves none."""
+    too_large = blame[(blame["cause"] == "scale") & blame["largest"].notna()]
+    if too_large.empty:
+        return ""
+    scaled = (too_large["largest"] * too_large["loss_scale"]).to_numpy(np.float64)
+    left, number = int(cast.overflows(scaled).sum()), len(too_large)
+    if left == number:
+        return ""
+    of_them = "the one step" if number == 1 else f"the {number:,} steps"
+    few = f"{left:,}" if left else "none"
+    kept = "it would not have skipped" if number == 1 else f"it would have skipped {few} of"
+    return f"{kept} {of_them} at which S was too large for {mine}"

@@ -82,9 +82,9 @@ class Limits:
             )
         if self.low > self.most:
             least = f"{format_scale(self.low)} for {self.needs} (or it {self._loses})"
-            return f"No S serves: it must be at least {least}, but {self._at_most}"
+            return f"No S serves: it should be at least {least}, but must be {self._at_most}"
         enough = f"S = 1 is enough for every layer (none {self._loses})"
-        least = f"S must be at least {format_scale(self.low)} for {self.needs} (or it {self._loses})"
+        least = f"S should be at least {format_scale(self.low)} for {self.needs} (or it {self._loses})"
         if self._boundless:
             free = f"nothing overflows up to S = {format_scale(SCALES[-1])}, as far as this looks"
             return f"{enough if self.low <= 1 else least}, and {free}"
@@ -92,7 +92,7 @@ class Limits:
             return f"{enough}, and S must be {self._at_most}"
         if self.needs is None:
             return f"S must be {self._at_most}; no layer needs more"
-        return f"{least} and {self._at_most}"
+        return f"{least} and must be {self._at_most}"
 
     @property
     def note(self) -> str:

@@ -266,28 +266,28 @@ def _reason(
             f"2⁻¹⁰ on brings into {name}'s range. Use BF16, whose range is FP32's."
         )
     most = _most(high, ceiling)
-    lower = ceiling is not None and most != high
+    every = ceiling is not None and ceiling.allows is not None and ceiling.allows <= high
     if ceiling is not None and most is None:
         return f"{_begun(ceiling.clause)}. Use BF16, whose range is FP32's."
     high = high if most is None else most
     end = format_scale(high)
     reached = f"{upper.tensor} reaches {format_magnitude(upper.value)} at step {upper.step}"
     top = f"{reached} and overflows above S = {end}"
-    if ceiling is not None and lower:
-        top = ceiling.clause
-    elif high == SCALES[-1]:
+    if high == SCALES[-1]:
         top = f"nothing overflows up to S = {end}, as far as this looks"
+    elif ceiling is not None and every:
+        top = ceiling.clause
     if best is not None and low is not None:
         if low <= 1 <= high:
             served = f"at S = 1 no tensor loses more than {share} of its values"
-            above = _begun(top) if lower or high == SCALES[-1] else top  # else it begins with a tensor's name
+            above = _begun(top) if every or high == SCALES[-1] else top  # else it begins with a tensor's name
             return f"No loss scaling is needed: {served}. {above}."
         need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of its values"
         if needs is not None:
             need = f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of its values"
         free = round(math.log2(high / best))
         number = f"{'at least ' if high == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
-        unseen = "" if lower else " for steps not recorded"
+        unseen = "" if every else " for steps not recorded"
         room = f"S = {format_scale(best)} leaves {number} free{unseen}"
         return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
     left = lost[lost["scale"] == high]
@@ -298,11 +298,12 @@ def _reason(
             f"Even at S = {end}, as far as this looks, {worst['tensor']} loses {still} of its values. "
             "BF16 would keep them, whose range is FP32's."
         )
-    top = _begun(top) if lower else top
-    return (
-        f"{top}, while {worst['tensor']} still loses {still} there. "
-        "No one S serves both: a scale per layer (layerwise) or BF16 would."
-    )
+    top = _begun(top) if every else top
+    culprit = ceiling.layer if ceiling is not None and every else upper.tensor
+    cure = "No one S serves both: a scale per layer (layerwise) or BF16 would."
+    if culprit in (worst["tensor"], worst["tensor"].rpartition(".")[0]):
+        cure = "No S serves it, nor would one of its own: BF16 would, whose range is FP32's."
+    return f"{top}, while {worst['tensor']} still loses {still} there. {cure}"
 
 
 def _begun(clause: str) -> str:

@@ -134,7 +134,9 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
         ceilings=judged.layer_ceilings,
         layers=layers,
         gaps=layer_gap_frame(predicted if same else predicted.head(0), layers),
-        beside="" if same else other_format_finding(predicted, layers, computed=computed, cast=target),
+        beside=""
+        if same
+        else other_format_finding(predicted, layers, judged.blame, computed=computed, cast=target),
         caution=rows.caution,
         pooled=pooled,
         spectrum=unscaled_frame(outputs, layers),

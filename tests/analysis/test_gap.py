@@ -9,8 +9,10 @@ from lsviz.analysis.findings import format_percent
 from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
 from lsviz.analysis.shares import flushed_frame, layer_names
 from lsviz.analysis.whatif import READ_COLUMNS, Histograms
-from lsviz.formats import BF16, E4M3, FP16
+from lsviz.formats import BF16, E4M3, E5M2, FP16, FloatFormat
 from lsviz.runs.reader import Run
+
+NO_BLAME = pd.DataFrame({"cause": [], "largest": [], "loss_scale": []})
 
 
 def test_layers_have_the_means_of_their_outputs(unscaled_run: Run) -> None:
@@ -55,7 +57,7 @@ def test_the_finding_tells_the_largest_gap(predicted: float, actual: float, word
 def test_bf16_keeps_what_fp16_flushed_of_a_real_run(unscaled_run: Run) -> None:
     exponents = unscaled_run.exponents(columns=READ_COLUMNS)
     predicted = predicted_frame(Histograms.of(exponents), flushed_frame(exponents), BF16)
-    found = other_format_finding(predicted, layer_names(exponents), computed=FP16, cast=BF16)
+    found = other_format_finding(predicted, layer_names(exponents), NO_BLAME, computed=FP16, cast=BF16)
     lost = predicted.loc[predicted["tensor"] == "layer1", "actual"].mean()
     assert found == (
         "BF16 would have helped: it flushes 0 % of layer1's gradient, where FP16 flushed "
@@ -99,10 +101,38 @@ def test_another_format_is_judged_by_what_it_keeps(
         for step in range(2)
         for name, (cast, really) in (("lower", lower), ("upper", upper))
     ]
-    assert words in other_format_finding(pd.DataFrame(rows), ["lower", "upper"], computed=FP16, cast=E4M3)
+    assert words in other_format_finding(
+        pd.DataFrame(rows), ["lower", "upper"], NO_BLAME, computed=FP16, cast=E4M3
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "cast", "words"),
+    [
+        # FP16 flushed hardly anything, and overflowed three times for S's sake.
+        (0.001, BF16, "BF16 would have helped: it would have skipped none of the 3 steps at which S was too"),
+        # Two of them lie above what E5M2 holds as well.
+        (0.001, E5M2, "E5M2 would have helped: it would have skipped 2 of the 3 steps at which S was too"),
+        (0.001, E4M3, "E4M3 would not have helped: FP16 flushed at most 0.1 %"),
+        (0.5, BF16, "where FP16 flushed 50 %; it would have skipped none of the 3 steps"),
+    ],
+)
+def test_another_format_is_judged_by_the_steps_it_saves(lost: float, cast: FloatFormat, words: str) -> None:
+    row = {"tensor": "a", "kind": "activation_grad", "loss_scale": 1.0, "predicted": 0.0}
+    more = {"actual": lost, "gap": lost, "overflow": 0.0, "overflowed": 0.0}
+    predicted = pd.DataFrame([{**row, **more, "step": step} for step in range(2)])
+    # E5M2 holds up to 57,344 and rounds up to 61,440 down to it: FP16's limit is 65,520.
+    blame = pd.DataFrame(
+        {
+            "cause": ["scale", "scale", "scale", "injected"],
+            "largest": [61_000 / 2**16, 1.1, 2.0, 9.0],
+            "loss_scale": [2.0**16] * 4,
+        }
+    )
+    assert words in other_format_finding(predicted, ["a"], blame, computed=FP16, cast=cast)
 
 
 def test_without_a_recorded_step_there_is_nothing_to_say() -> None:
     nothing = pd.DataFrame({name: [] for name in ("tensor", "kind", "predicted", "actual", "gap")})
     assert gap_finding(layer_gap_frame(nothing, ["layer1"])) == ""
-    assert other_format_finding(nothing, ["layer1"], computed=FP16, cast=BF16) == ""
+    assert other_format_finding(nothing, ["layer1"], NO_BLAME, computed=FP16, cast=BF16) == ""

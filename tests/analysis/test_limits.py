@@ -60,12 +60,26 @@ def test_every_part_names_the_same_largest_scale(task: str, most: float, layer: 
     assert set(costs["scale"]) == {most}
     assert (costs["own_scale"] <= costs["layer"].map(judged.layer_ceilings)).all()
     assert (costs["saved"] >= 0).all()
+    assert f"{layer}'s largest gradient, " in found.reason  # and no other's
     assert found.best is not None
     assert found.best <= most
     skipped = judged.blame["loss_scale"]
     assert (skipped > found.best).all()
     assert found.to_dict()["ceiling_every_step"]["allows"] == most
     assert found.to_dict()["window"] == [found.low, found.high]  # of the recorded steps, as ever
+
+
+@pytest.mark.parametrize(("task", "policy"), [("digits-cnn", "gradscaler"), ("shapes-ssd", "none")])
+def test_where_recorded_steps_allow_as_much_the_reason_names_who_all_steps_name(
+    task: str, policy: str, tmp_path: Path
+) -> None:
+    judged = judge_run(train_run(tmp_path, task=task, policy=policy, steps=30, record_every=10))
+    assert judged.bottleneck is not None
+    assert judged.found is not None
+    assert judged.found.upper is not None
+    whose = f"{judged.bottleneck.layer}'s largest gradient, "
+    assert whose in judged.found.reason
+    assert judged.limits.forbids == judged.bottleneck.layer
 
 
 def test_a_fault_put_in_on_purpose_limits_nothing() -> None:
@@ -163,19 +177,19 @@ BOTH = {"threshold": 0.01, "low": 8.0, "needs": "low", "most": 64.0, "forbids": 
     [
         (
             {},
-            "S must be at least 8 for low (or it loses more than 1 % of its values) and at most 64 for top "
-            "(or it overflows)",
+            "S should be at least 8 for low (or it loses more than 1 % of its values) and must be at most 64 "
+            "for top (or it overflows)",
         ),
         (
             {"every": 0},
-            "S must be at least 8 for low (or it loses more than 1 % of its values) and at most 64, going by "
-            "25 recorded steps, for top (or it overflows)",
+            "S should be at least 8 for low (or it loses more than 1 % of its values) and must be at most "
+            "64, going by 25 recorded steps, for top (or it overflows)",
         ),
         (
             {"low": 0.5},
             "S = 1 is enough for every layer (none loses more than 1 % of its values), and S must",
         ),
-        ({"low": 128.0}, "No S serves: it must be at least 128 for low (or it loses"),
+        ({"low": 128.0}, "No S serves: it should be at least 128 for low (or it loses"),
         ({"low": None}, "No S serves: low loses more than 1 % of its values even at S = 2⁴⁰, and it must be"),
         ({"most": None}, "No S serves: top overflows at every S from 2⁻¹⁰ on"),
         (
@@ -184,7 +198,7 @@ BOTH = {"threshold": 0.01, "low": 8.0, "needs": "low", "most": 64.0, "forbids": 
         ),
         (
             {"most": 2.0**40},
-            "S must be at least 8 for low (or it loses more than 1 % of its values), and noth",
+            "S should be at least 8 for low (or it loses more than 1 % of its values), and noth",
         ),
         (
             {"censored": True, "low": None, "needs": None},

@@ -198,3 +198,12 @@ def test_a_recommendation_is_a_value() -> None:
     assert isinstance(hash(recommend(rows_of(CASES["one layer"]))), int)
     assert recommend(rows_of(CASES["one layer"])) == recommend(rows_of(CASES["one layer"]))
     assert isinstance(recommend(rows_of(CASES["one layer"])), Recommendation)
+
+
+def test_a_layer_that_no_scale_serves_is_not_told_to_have_one_of_its_own() -> None:
+    wide = {"wide": [torch.cat([torch.full((100,), 2.0**-30), torch.full((100,), 2.0**12)])]}
+    found = recommend(rows_of(wide))
+    assert found.best is None
+    assert found.reason.endswith(
+        "No S serves it, nor would one of its own: BF16 would, whose range is FP32's."
+    )

@@ -9,8 +9,7 @@ import pytest
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.limits import judge_run
-from lsviz.analysis.recommend import recommend
-from lsviz.analysis.whatif import READ_COLUMNS, Histograms, load_histograms, whatif_frame
+from lsviz.analysis.whatif import load_histograms, whatif_frame
 from lsviz.formats import E5M2, FP16, FloatFormat
 from lsviz.policies import parse_number
 from lsviz.runs.store import RunStore
@@ -36,7 +35,7 @@ def test_what_was_really_flushed_is_offered_where_it_is_known(shown: str, runs_r
 def test_a_link_shows_what_the_command_tells(shown: str, fmt: FloatFormat, runs_root: Path) -> None:
     run = next(r for r in RunStore.at(SAMPLES).list_runs() if r.config.task == "char-gpt")
     app = open_page("whatif", seen=run.run_id, format=shown)
-    found = recommend(Histograms.of(run.exponents(columns=READ_COLUMNS)), fmt)
+    _, found, _ = judge_run(run, fmt).asked
     said = words(app).replace("\\", "")
     assert found.headline in said
     assert found.reason in said
