@@ -41,6 +41,8 @@ IN_ORDER: Final = {
 OPTIONAL: Final = frozenset({"updates"})
 """Tables of runs that asked for them: without rows there is no file."""
 
+_TORN: Final = (".*.parquet*.tmp", ".status.json.*.tmp", ".run.json.*.tmp")
+"""What a writer was at when it was killed."""
 _BETWEEN: Final = "\0"
 
 Item = TypeVar("Item")
@@ -68,7 +70,8 @@ def compact(path: Path) -> None:
     parts = sorted(path.glob("exponents-*.parquet"))
     if not (path / "exponents.parquet").exists():
         _write_exponents(path, parts)
-    for left in [*done, *parts, *path.glob(".*.parquet.tmp")]:  # the last of a process that was killed
+    torn = [left for pattern in _TORN for left in path.glob(pattern)]
+    for left in [*done, *parts, *torn]:
         left.unlink(missing_ok=True)
 
 
