@@ -88,19 +88,24 @@ def export(
 
 def import_runs(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote; run folders."),
     ],
     runs: Annotated[Path | None, typer.Option(help="Folder that the runs go into.")] = None,
 ) -> None:
     """Take in exported runs; one whose id is taken gets a fresh one."""
     from lsviz.runs.bundle import import_bundle
+    from lsviz.runs.exchange import import_folder
 
     store = RunStore.at(runs or default_root(), samples_root())
     wrong: list[str] = []
     for path in files:
         try:
-            with path.open("rb") as file:
-                came, reasons = import_bundle(file, store, path.name)
+            if path.is_dir():
+                came, reasons = [import_folder(path, store)], []
+            else:
+                with path.open("rb") as file:
+                    came, reasons = import_bundle(file, store, path.name)
         except OSError as error:
             came, reasons = [], [f"can't read {str(path)!r}: {error.strerror}"]
         except UserError as error:

@@ -6,12 +6,19 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import IO, Final
 
 from lsviz.errors import UserError
-from lsviz.runs.exchange import MAX_BYTES, ExchangeError, export_zip, import_zip
+from lsviz.runs.exchange import (
+    MAX_BYTES,
+    MAX_FILES,
+    ZIP_ERRORS,
+    ExchangeError,
+    check_directory,
+    export_zip,
+    import_zip,
+)
 from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
@@ -98,9 +105,10 @@ def _zips_in(file: IO[bytes], name: str) -> list[zipfile.ZipInfo]:
 def _listed(file: IO[bytes]) -> list[zipfile.ZipInfo]:
     """Return what a zip lists; nothing where it is none, since importing it tells what is wrong."""
     try:
+        check_directory(file, MAX_FILES)
         with zipfile.ZipFile(file) as archive:
             return archive.infolist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError, OSError):
+    except (*ZIP_ERRORS, OSError, ExchangeError):
         return []
 
 
@@ -118,6 +126,8 @@ def _copy(file: IO[bytes], entry: zipfile.ZipInfo, target: IO[bytes], part: str)
                 if taken > entry.file_size:
                     raise ExchangeError(f"{part!r} is larger than it says")
                 target.write(chunk)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+    except ExchangeError:
+        raise
+    except ZIP_ERRORS as error:
         raise ExchangeError(f"{part!r} is no exported run: it can't be unpacked ({error})") from None
     target.seek(0)

@@ -47,9 +47,7 @@ def put_seal(file: IO[bytes]) -> None:
         group = metadata.row_group(i)
         for j in range(columns):
             column = group.column(j)
-            start = min(
-                at for at in (column.dictionary_page_offset, column.data_page_offset) if at is not None
-            )
+            start = first_page(column)
             length = column.total_compressed_size
             chunks[i, j] = start, length, _checksum(file, start, length)
     file.seek(-_END.size, 2)
@@ -107,6 +105,12 @@ def is_whole(file: pa.NativeFile, chunk: Any) -> bool:
         crc = zlib.crc32(file.read_at(min(_AT_ONCE, end - at), at), crc)
         at += _AT_ONCE
     return crc == int(chunk["crc"])
+
+
+def first_page(column: pq.ColumnChunkMetaData) -> int:
+    """Return where a column of a row group begins; of one without pages, a place before the file's data."""
+    places = (column.dictionary_page_offset, column.data_page_offset)
+    return min((at for at in places if at is not None and at > 0), default=0)
 
 
 def _checksum(file: IO[bytes], start: int, length: int) -> int:

@@ -32,7 +32,8 @@ class TableFile:
 
     def __init__(self, source: pa.NativeFile, chunks: Chunks | None) -> None:
         self._source, self._chunks = source, chunks
-        self._parquet = pq.ParquetFile(source, page_checksum_verification=True)
+        # Without a buffer made before: what is read at a time is little, whatever the file declares.
+        self._parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         self.metadata: pq.FileMetaData = self._parquet.metadata
         self.damaged: list[int] = []
 
@@ -40,6 +41,11 @@ class TableFile:
     def groups(self) -> range:
         """The numbers of its row groups."""
         return range(self.metadata.num_row_groups)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Its columns and their types."""
+        return self._parquet.schema_arrow
 
     @property
     def group_names(self) -> list[tuple[str, str]] | None:
@@ -92,6 +98,21 @@ class TableFile:
         if self._chunks is None:
             table.validate(full=True)
         return table
+
+    def pieces(self, group: int, columns: Sequence[str], at_once: int) -> Iterator[pa.Table]:
+        """Yield a row group's rows, so many at a time.
+
+        Raises:
+            DamagedError: It is not as it was written.
+        """
+        if not self._is_whole(group, columns):
+            raise DamagedError("a column's checksum (CRC) is another")
+        found = 0
+        for batch in self._parquet.iter_batches(at_once, [group], columns, use_threads=False):
+            found += len(batch)
+            yield pa.Table.from_batches([batch]).select(list(columns))
+        if found != self.metadata.row_group(group).num_rows:
+            raise DamagedError("it has fewer rows than it says")
 
     def _is_whole(self, group: int, columns: Sequence[str]) -> bool:
         if self._chunks is None:

@@ -1,4 +1,4 @@
-"""Rows of all five tables that follow from the step's number, so that whoever reads them knows what was written."""
+"""Rows of all five tables that follow from the step's number: who reads them knows what was written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def append_step(writer: RunWriter, step: int) -> None:
         random.integers(0, 99, RATIO_BINS).astype(np.uint32),
     )  # fmt: skip
     writer.append(
-        StepRow(step, random.random(), None, 8.0, step % 3 > 0, step % 3 == 0, 0.1, random.random(), 3.0, 0.5),
+        StepRow(
+            step, random.random(), None, 8.0, step % 3 > 0, step % 3 == 0, 0.1, random.random(), 3.0, 0.5
+        ),
         exponents,
         amax=[amax],
         outcomes=[OutcomeRow(step, 8.0, True, random.random(), layers=layers, loss_layer="head")],

@@ -122,9 +122,9 @@ def test_damaged_json_is_told_in_one_line(name: str, layouts: list[Run], tmp_pat
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(("damage", "times"), [(cut, 600), (flip, 400), (flip, 2000), (overwrite, 600)])
-def test_hundreds_of_damaged_files(
-    damage: Damage, times: int, layouts: list[Run], tmp_path: Path
-) -> None:
+def test_hundreds_of_damaged_files(damage: Damage, times: int, layouts: list[Run], tmp_path: Path) -> None:
     whole, missing = damage_and_read(layouts, times, damage, times, tmp_path)
     assert missing > times / 4
-    print(f"{damage.__name__}: {whole} of {times} read as written, {missing} with something missing and named")
+    print(
+        f"{damage.__name__}: {whole} of {times} read as written, {missing} with something missing and named"
+    )

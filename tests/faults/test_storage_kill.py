@@ -94,7 +94,9 @@ def test_rows_that_were_acknowledged_outlive_a_kill(
     assert "running" in states
 
 
-def test_rows_outlive_a_kill_at_one_file_or_another(server: Writers, tmp_path: Path, written: Written) -> None:
+def test_rows_outlive_a_kill_at_one_file_or_another(
+    server: Writers, tmp_path: Path, written: Written
+) -> None:
     moments = [moment for moment in range(2, 120, 9) if die_at(server, tmp_path, moment, written)]
     assert len(moments) > 5
 
