@@ -11,6 +11,7 @@ from lsviz import options
 from lsviz.cli_analysis import RunName, Runs, find_run, tell_problems
 from lsviz.console import differences_table, frame_records, print_error, print_json
 from lsviz.errors import UserError
+from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore, default_root, samples_root
 
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or ids of runs.")]
@@ -101,8 +102,10 @@ def import_runs(
     wrong: list[str] = []
     for path in files:
         try:
+            came: list[Run] = []
+            reasons: list[str] = []
             if path.is_dir():
-                came, reasons = [import_folder(path, store)], []
+                came = [import_folder(path, store)]
             else:
                 with path.open("rb") as file:
                     came, reasons = import_bundle(file, store, path.name)

@@ -20,6 +20,7 @@ from lsviz.runs.exchange import (
     import_zip,
 )
 from lsviz.runs.files import RunFolderError
+from lsviz.runs.inspector import Inspector
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 
@@ -66,6 +67,13 @@ def import_bundle(file: IO[bytes], store: RunStore, name: str = "the file") -> t
     if not entries:
         file.seek(0)
         return [import_zip(file, store, name)], []
+    with Inspector() as inspector:
+        return _take_all(file, entries, store, name, inspector)
+
+
+def _take_all(
+    file: IO[bytes], entries: list[zipfile.ZipInfo], store: RunStore, name: str, inspector: Inspector
+) -> tuple[list[Run], list[str]]:
     came: list[Run] = []
     wrong: list[str] = []
     left = MAX_BYTES
@@ -79,7 +87,7 @@ def import_bundle(file: IO[bytes], store: RunStore, name: str = "the file") -> t
                     raise ExchangeError(
                         f"{name!r}: its runs have more than {MAX_BYTES:,} bytes together; import them apart"
                     )
-                came.append(import_zip(one, store, part))
+                came.append(import_zip(one, store, part, inspector))
         except RunFolderError:
             raise
         except UserError as error:

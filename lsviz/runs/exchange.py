@@ -6,6 +6,7 @@ is not one of a run folder's own, and every size is bounded, as declared and as 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -27,7 +28,8 @@ import pyarrow.parquet as pq
 
 from lsviz.errors import UserError
 from lsviz.runs.files import RunFolderError, write_json, writing_whole
-from lsviz.runs.inspection import DOCUMENTS, SCHEMAS, inspect_file
+from lsviz.runs.inspection import DOCUMENTS, SCHEMAS, table_of
+from lsviz.runs.inspector import Inspector
 from lsviz.runs.labels import LABELS, Labels
 from lsviz.runs.reader import (
     MAX_JSON_BYTES,
@@ -53,7 +55,6 @@ MAX_BYTES: Final = 2_000_000_000
 """Of all files of a run together, unpacked."""
 MAX_LOG_BYTES: Final = 1_000_000
 
-_PART: Final = re.compile(rf"({'|'.join(SCHEMAS)})(-[0-9]{{6}})?\.parquet")
 _LIMITS: Final[dict[str, int]] = {
     **dict.fromkeys(DOCUMENTS, MAX_JSON_BYTES),
     PICTURE: MAX_PICTURE_BYTES,
@@ -160,7 +161,9 @@ def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
     return written
 
 
-def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
+def import_zip(
+    file: IO[bytes], store: RunStore, name: str = "the file", inspector: Inspector | None = None
+) -> Run:
     """Unpack an exported run into the store's first root, under a fresh id where its own is taken.
 
     A pin is left out: which run is the baseline is a choice of the place that it comes from.
@@ -169,12 +172,14 @@ def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
         file: The zip.
         store: Where it goes, and whose ids are taken.
         name: What errors call the file.
+        inspector: Looks through what was unpacked; one for this file alone by default.
 
     Raises:
         ExchangeError: It is no exported run; nothing of it is kept.
         RunFolderError: The root can't be written.
     """
-    return _take_in(lambda folder: _unpack(file, folder), store, name)
+    with Inspector() if inspector is None else contextlib.nullcontext(inspector) as inspects:
+        return _take_in(lambda folder: _unpack(file, folder), store, name, inspects)
 
 
 def import_folder(source: Path, store: RunStore) -> Run:
@@ -186,10 +191,11 @@ def import_folder(source: Path, store: RunStore) -> Run:
         ExchangeError: It is no run that has ended; nothing of it is kept.
         RunFolderError: The root can't be written.
     """
-    return _take_in(lambda folder: _copy(source, folder), store, source.name)
+    with Inspector() as inspector:
+        return _take_in(lambda folder: _copy(source, folder), store, source.name, inspector)
 
 
-def _take_in(fill: Callable[[Path], None], store: RunStore, name: str) -> Run:
+def _take_in(fill: Callable[[Path], None], store: RunStore, name: str, inspector: Inspector) -> Run:
     """Fill a hidden folder, look through it, and give it its place: whole or not at all."""
     root = store.roots[0]
     hidden = root / f".import-{secrets.token_hex(8)}.tmp"
@@ -198,7 +204,7 @@ def _take_in(fill: Callable[[Path], None], store: RunStore, name: str) -> Run:
         hidden.mkdir()
         try:
             fill(hidden)
-            _inspect(hidden)
+            inspector.inspect(hidden)
             return open_run(_settle(hidden, store))
         finally:
             if hidden.exists():
@@ -243,7 +249,7 @@ def _line(error: BaseException) -> str:
 
 def _limit(name: str) -> int:
     """The most bytes that a file of that name may have; 0 where a run folder has no such file."""
-    return _LIMITS.get(name) or (MAX_BYTES if _PART.fullmatch(name) else 0)
+    return _LIMITS.get(name) or (MAX_BYTES if table_of(name) else 0)
 
 
 def _copy(source: Path, folder: Path) -> None:
@@ -261,8 +267,11 @@ def _copy(source: Path, folder: Path) -> None:
             if error.errno == errno.ELOOP:
                 raise ExchangeError(f"{name!r} is a link or no plain file") from None
             raise ExchangeError(f"{name!r} can't be read ({error.strerror})") from None
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            os.close(handle)
+            raise ExchangeError(f"{name!r} is a folder")
         with os.fdopen(handle, "rb") as opened, (folder / name).open("xb") as target:
-            found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
                 raise ExchangeError(f"{name!r} is a link or no plain file")
             if name == "log.txt":
@@ -292,13 +301,6 @@ def _unpack(file: IO[bytes], folder: Path) -> None:
             most = min(_limit(entry.filename), entry.file_size, left)
             with archive.open(entry) as source, (folder / entry.filename).open("xb") as target:
                 left -= _transfer(source, target, entry.filename, most)
-
-
-def _inspect(folder: Path) -> None:
-    """Look through all that was unpacked: the small files first, which say what is wrong soonest."""
-    for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".parquet", path.name)):
-        part = _PART.fullmatch(path.name)
-        inspect_file(path, "exponents" if path.name == BY_STEP else part and part[1])
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from lsviz.runs.labels import LABELS, Labels
 from lsviz.runs.pagewalk import Column, walk_pages
 from lsviz.runs.reader import load_document
 from lsviz.runs.schema import (
+    BY_STEP,
     EXPONENTS_SCHEMA,
     KINDS,
     PAST_COLUMNS,
@@ -42,7 +44,7 @@ MAX_WORD: Final = 1000
 MAX_FOOTER: Final = 1 << 26
 MAX_PICTURE_SIDE: Final = 4096
 FREE_BYTES: Final = 1 << 28
-MAX_RATIO: Final = 2000
+MAX_RATIO: Final = 500
 """A file may unfold to FREE_BYTES, or to so many times its size: more makes it a bomb."""
 
 SCHEMAS: Final[dict[str, pa.Schema]] = {
@@ -52,6 +54,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
     "outcomes": OUTCOMES_SCHEMA,
     "updates": UPDATES_SCHEMA,
 }
+_PART: Final = re.compile(rf"({'|'.join(SCHEMAS)})(-[0-9]{{6}})?\.parquet")
 DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
     "run.json": RunRecord,
     "status.json": RunStatus,
@@ -73,16 +76,24 @@ class InspectionError(UserError):
     """A file is no file of a run, or declares too much; the message says why."""
 
 
-def inspect_file(path: Path, table: str | None = None) -> None:
-    """Look through one file.
+def table_of(name: str) -> str | None:
+    """Return the table whose rows a file of that name holds; None where it is no table's."""
+    part = _PART.fullmatch(name)
+    return "exponents" if name == BY_STEP else part and part[1]
 
-    Args:
-        path: Of a known name.
-        table: Which table it is, of a table.
+
+def inspect_folder(folder: Path) -> None:
+    """Look through all files of a folder: the small ones first, which say what is wrong soonest.
 
     Raises:
-        UserError: It is not what its name says.
+        UserError: One is not what its name says, or declares too much.
     """
+    for path in sorted(folder.iterdir(), key=lambda path: (path.suffix == ".parquet", path.name)):
+        _inspect_file(path)
+
+
+def _inspect_file(path: Path) -> None:
+    table = table_of(path.name)
     if path.name in DOCUMENTS:
         _inspect_document(path)
     elif table is not None:
@@ -155,7 +166,7 @@ def _inspect_shape(path: Path, file: TableFile, schema: pa.Schema) -> None:
     names = file.group_names
     if names is not None and len(names) != len(file.groups):
         raise InspectionError(f"{path.name} is no table of a run (it names other row groups than it has)")
-    _ = file.tensors
+    _ = file.tensors, file.groups_with([0])
 
 
 def _inspect_size(path: Path, rows: int, columns: list[Column]) -> None:

@@ -209,6 +209,8 @@ class Run:
         steps = next(value for name, _, value in filters if name == "step")
         try:
             with open_table(file) as opened:
+                if not opened.sealed:
+                    return None  # its statistics may be anything, and with them what is found
                 table = opened.read(needed, opened.groups_with(steps), _filter(filters))
                 names = opened.tensors
                 if opened.damaged or names is None:

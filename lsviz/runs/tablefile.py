@@ -27,11 +27,13 @@ class TableFile:
     """An open file of a table. Made by `open_table`.
 
     Attributes:
+        sealed: Whether its footer is known to be as it was written.
         damaged: Row groups that were asked for and are left out.
     """
 
     def __init__(self, source: pa.NativeFile, chunks: Chunks | None) -> None:
         self._source, self._chunks = source, chunks
+        self.sealed = chunks is not None
         # Without a buffer made before: what is read at a time is little, whatever the file declares.
         self._parquet = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
         self.metadata: pq.FileMetaData = self._parquet.metadata

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lsviz.errors import UserError
 from lsviz.runs.exchange import import_zip
+from lsviz.runs.inspector import Inspector
 from lsviz.runs.store import RunStore
 from tests.faults.mutating import mutated
 from tests.faults.rows import read_tables
@@ -22,6 +23,11 @@ MEMORY = 3 << 30
 def main(source: str, place: str, first: str, number: str) -> None:
     """Import so many mutated runs, and read whatever is let in; print how many were, and the slowest."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    with Inspector() as inspector:
+        import_all(source, place, int(first), int(number), inspector)
+
+
+def import_all(source: str, place: str, first: int, number: int, inspector: Inspector) -> None:
     runs = [
         {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
         for folder in sorted(Path(source).iterdir())
@@ -31,16 +37,18 @@ def main(source: str, place: str, first: str, number: str) -> None:
     came = 0
     slowest = 0.0
     reasons: dict[str, int] = {}
-    for seed in range(int(first), int(first) + int(number)):
+    for seed in range(first, first + number):
         chance = random.Random(seed)
         data = mutated(chance.choice(runs), chance)
         started = time.monotonic()
         try:
-            run = import_zip(io.BytesIO(data), store, "x.zip")
+            run = import_zip(io.BytesIO(data), store, "x.zip", inspector)
         except UserError as error:
             told = str(error)
             if "\n" in told:
                 raise AssertionError(f"seed {seed}: {told}") from error
+            if "not survived" in told:
+                print(f"seed {seed}: {told}", file=sys.stderr)
             reason = " ".join(word for word in told.split()[5:9] if word.isalpha())
             reasons[reason] = reasons.get(reason, 0) + 1
             assert not list(root.iterdir()), seed

@@ -188,7 +188,8 @@ def test_sizes_and_numbers_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"its files have {total:,} bytes together" in refused(io.BytesIO(data), tmp_path / "there")
     monkeypatch.setattr(exchange, "MAX_BYTES", 2_000_000_000)
     monkeypatch.setattr(inspection, "MAX_ROWS", 5)
-    assert "rows, more than 5" in refused(io.BytesIO(data), tmp_path / "there")
+    with pytest.raises(inspection.InspectionError, match="rows, more than 5"):
+        inspection.inspect_folder(next((tmp_path / "here").iterdir()))
 
 
 def test_a_size_that_lies_is_noticed(tmp_path: Path) -> None:
