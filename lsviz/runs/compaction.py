@@ -41,7 +41,7 @@ IN_ORDER: Final = {
 OPTIONAL: Final = frozenset({"updates"})
 """Tables of runs that asked for them: without rows there is no file."""
 
-_TORN: Final = (".*.parquet*.tmp", ".status.json.*.tmp", ".run.json.*.tmp")
+_TORN: Final = (".*.parquet*.tmp", ".reserve.tmp", ".status.json.*.tmp", ".run.json.*.tmp")
 """What a writer was at when it was killed."""
 _BETWEEN: Final = "\0"
 

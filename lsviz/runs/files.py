@@ -98,7 +98,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     try:
         write_bytes(path, made.getvalue())
     except OSError as error:
-        raise _not_written(path, error) from None
+        raise not_written(path, error) from None
 
 
 @contextlib.contextmanager
@@ -125,11 +125,12 @@ def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and not isinstance(error, DamagedError):
-            raise _not_written(path, error) from None
+            raise not_written(path, error) from None
         raise
 
 
-def _not_written(path: Path, error: OSError) -> RunFolderError:
+def not_written(path: Path, error: OSError) -> RunFolderError:
+    """Return the error of a file that could not be written, in one line."""
     told = error.strerror or str(error).partition("\n")[0]
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
         return RunFolderError(f"can't write {path.name}: is the disk full? ({told})")

@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
-from lsviz.runs.files import RunFolderError, write_json, write_parquet
+from lsviz.runs.files import RunFolderError, not_written, write_json, write_parquet
 from lsviz.runs.locking import RunBusyError, lock_run, unlock_run
 from lsviz.runs.reader import load_document
 from lsviz.runs.schema import (
@@ -53,6 +53,10 @@ _TABLES: Final[dict[str, Callable[[Any], pa.Table]]] = {
     "steps": steps_table,
 }
 """The steps last: who sees a step finds the rest of it."""
+
+_RESERVE: Final = ".reserve.tmp"
+_RESERVED: Final = 16_384
+"""Bytes that a live run keeps, so that on a disk that is full by then it can still note how it ended."""
 
 PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
@@ -141,7 +145,11 @@ class RunWriter:
             state = load_document(self.path / "status.json", RunStatus).state
             if state != "queued" or any(self.path.glob("*.parquet")):
                 raise RunBusyError(f"{self.path.name} has begun already ({state}): a run is written once")
+            (self.path / _RESERVE).write_bytes(b"\1" * _RESERVED)
             self._write_status("running")
+        except OSError as error:
+            unlock_run(self.path)
+            raise not_written(self.path / _RESERVE, error) from None
         except BaseException:
             unlock_run(self.path)
             raise
@@ -228,8 +236,16 @@ class RunWriter:
         """Write what was taken since the last time as new parts, then the status.
 
         Raises:
-            RunFolderError: Not all of it could be written: then none of it is, and it is still held.
+            RunFolderError: Not all of the rows could be written: then none of them are, and they are still
+                held. Or the status could not.
         """
+        self._flush_rows()
+        self._write_status("running")
+        # Parts get rarer as the run gets longer, so that their number stays small.
+        self._interval = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS * (1 + self._parts / 20))
+        self._flushed_at = time.monotonic()
+
+    def _flush_rows(self) -> None:
         if os.getpid() != self._process:
             raise RunFolderError(f"{self.path.name} is written by the process that this one was forked from")
         written: list[Path] = []
@@ -245,10 +261,6 @@ class RunWriter:
             raise
         self._parts += bool(written)
         self._waiting = {name: [] for name in _TABLES}
-        self._write_status("running")
-        # Parts get rarer as the run gets longer, so that their number stays small.
-        self._interval = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS * (1 + self._parts / 20))
-        self._flushed_at = time.monotonic()
 
     def end(self, state: State, error: str | None = None) -> None:
         """Write the rest, put the parts together and set the final state.
@@ -265,7 +277,7 @@ class RunWriter:
         self._ended, self._paused = True, False
         unwritten: Exception | None = None
         try:
-            self.flush()
+            self._flush_rows()
         except Exception as reason:
             if os.getpid() != self._process:
                 raise
@@ -282,6 +294,8 @@ class RunWriter:
             # Of a corrupt part, or a full disk, the parts stay; reading names what is wrong with them.
             with contextlib.suppress(pa.ArrowException, OSError, RunFolderError):
                 compact(self.path)
+            with contextlib.suppress(OSError):
+                (self.path / _RESERVE).unlink(missing_ok=True)
             self._write_status(state, error)
         finally:
             unlock_run(self.path)
@@ -321,8 +335,7 @@ class RunWriter:
         try:
             write_json(self.path / name, document.model_dump())
         except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise RunFolderError(f"can't write {name} of {self.path.name} ({reason})") from None
+            raise not_written(self.path / name, error) from None
 
 
 def _finite(value: float | None) -> float | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from lsviz.runs.writer import RunWriter
-from tests.faults.rows import append_step
+from lsviz.runs.writer import RunWriter, create_run
+from tests.faults.rows import CONFIG, append_step
 
 
 def write_steps(path: str, told: str, steps: str, each: str) -> None:
@@ -46,3 +48,31 @@ def acknowledged(told: Path) -> int:
     except FileNotFoundError:
         return 0
     return max((int(word) for word in words if word.isdigit()), default=0)
+
+
+def write_with_a_child(path: str, told: str) -> None:
+    """Write, with a forked child that sleeps for ever, and tell its number."""
+    with RunWriter(Path(path)) as writer:
+        append_step(writer, 0)
+        writer.flush()
+        child = os.fork()
+        if not child:
+            while True:
+                signal.pause()
+        Path(told).write_text(str(child))
+        signal.pause()
+
+
+def write_with_jumps(path: str, told: str, steps: str, each: str, hours: str) -> None:
+    """Write steps while the wall clock jumps to and fro at every look at it; and make runs meanwhile."""
+    true_time, looks = time.time, 0
+
+    def jumping() -> float:
+        nonlocal looks
+        looks += 1
+        return true_time() + (float(hours) * 3600 if looks % 2 else -float(hours) * 1800)
+
+    time.time = jumping
+    write_steps(path, told, steps, each)
+    made = [create_run(Path(path).parent, CONFIG).name for _ in range(20)]
+    Path(f"{told}.ids").write_text(json.dumps(made))
