@@ -11,6 +11,7 @@ from lsviz import options
 from lsviz.cli_analysis import RunName, Runs, find_run, tell_problems
 from lsviz.console import differences_table, frame_records, print_error, print_json
 from lsviz.errors import UserError
+from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore, default_root, samples_root
 
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or ids of runs.")]
@@ -88,19 +89,26 @@ def export(
 
 def import_runs(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote; run folders."),
     ],
     runs: Annotated[Path | None, typer.Option(help="Folder that the runs go into.")] = None,
 ) -> None:
     """Take in exported runs; one whose id is taken gets a fresh one."""
     from lsviz.runs.bundle import import_bundle
+    from lsviz.runs.exchange import import_folder
 
     store = RunStore.at(runs or default_root(), samples_root())
     wrong: list[str] = []
     for path in files:
         try:
-            with path.open("rb") as file:
-                came, reasons = import_bundle(file, store, path.name)
+            came: list[Run] = []
+            reasons: list[str] = []
+            if path.is_dir():
+                came = [import_folder(path, store)]
+            else:
+                with path.open("rb") as file:
+                    came, reasons = import_bundle(file, store, path.name)
         except OSError as error:
             came, reasons = [], [f"can't read {str(path)!r}: {error.strerror}"]
         except UserError as error:

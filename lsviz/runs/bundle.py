@@ -6,13 +6,21 @@ import shutil
 import stat
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Sequence
 from typing import IO, Final
 
 from lsviz.errors import UserError
-from lsviz.runs.exchange import MAX_BYTES, ExchangeError, export_zip, import_zip
+from lsviz.runs.exchange import (
+    MAX_BYTES,
+    MAX_FILES,
+    ZIP_ERRORS,
+    ExchangeError,
+    check_directory,
+    export_zip,
+    import_zip,
+)
 from lsviz.runs.files import RunFolderError
+from lsviz.runs.inspector import Inspector
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 
@@ -59,6 +67,13 @@ def import_bundle(file: IO[bytes], store: RunStore, name: str = "the file") -> t
     if not entries:
         file.seek(0)
         return [import_zip(file, store, name)], []
+    with Inspector() as inspector:
+        return _take_all(file, entries, store, name, inspector)
+
+
+def _take_all(
+    file: IO[bytes], entries: list[zipfile.ZipInfo], store: RunStore, name: str, inspector: Inspector
+) -> tuple[list[Run], list[str]]:
     came: list[Run] = []
     wrong: list[str] = []
     left = MAX_BYTES
@@ -72,7 +87,7 @@ def import_bundle(file: IO[bytes], store: RunStore, name: str = "the file") -> t
                     raise ExchangeError(
                         f"{name!r}: its runs have more than {MAX_BYTES:,} bytes together; import them apart"
                     )
-                came.append(import_zip(one, store, part))
+                came.append(import_zip(one, store, part, inspector))
         except RunFolderError:
             raise
         except UserError as error:
@@ -98,9 +113,10 @@ def _zips_in(file: IO[bytes], name: str) -> list[zipfile.ZipInfo]:
 def _listed(file: IO[bytes]) -> list[zipfile.ZipInfo]:
     """Return what a zip lists; nothing where it is none, since importing it tells what is wrong."""
     try:
+        check_directory(file, MAX_FILES)
         with zipfile.ZipFile(file) as archive:
             return archive.infolist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, ValueError, OSError):
+    except (*ZIP_ERRORS, OSError, ExchangeError):
         return []
 
 
@@ -118,6 +134,8 @@ def _copy(file: IO[bytes], entry: zipfile.ZipInfo, target: IO[bytes], part: str)
                 if taken > entry.file_size:
                     raise ExchangeError(f"{part!r} is larger than it says")
                 target.write(chunk)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
+    except ExchangeError:
+        raise
+    except ZIP_ERRORS as error:
         raise ExchangeError(f"{part!r} is no exported run: it can't be unpacked ({error})") from None
     target.seek(0)

@@ -6,14 +6,18 @@ is not one of a run folder's own, and every size is bounded, as declared and as 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import re
 import secrets
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -21,58 +25,38 @@ from typing import IO, Any, Final
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
 
 from lsviz.errors import UserError
 from lsviz.runs.files import RunFolderError, write_json, writing_whole
+from lsviz.runs.inspection import DOCUMENTS, SCHEMAS, table_of
+from lsviz.runs.inspector import Inspector
 from lsviz.runs.labels import LABELS, Labels
 from lsviz.runs.reader import (
     MAX_JSON_BYTES,
     MAX_PICTURE_BYTES,
     Run,
-    RunError,
     load_document,
     open_run,
 )
 from lsviz.runs.schema import (
     BY_STEP,
-    EXPONENTS_SCHEMA,
     ORIGINAL,
     PICTURE,
     SCHEMA_VERSION,
-    STEPS_SCHEMA,
     RunRecord,
     RunStatus,
 )
-from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
 from lsviz.runs.store import RunStore
 from lsviz.runs.tables import csv_text
-from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 TABLE_FORMATS: Final = ("csv", "parquet")
 MAX_FILES: Final = 2_000
 MAX_BYTES: Final = 2_000_000_000
 """Of all files of a run together, unpacked."""
 MAX_LOG_BYTES: Final = 1_000_000
-MAX_ROWS: Final = 50_000_000
-"""Of one table: a short file can declare more rows than any memory holds."""
-MAX_PICTURE_SIDE: Final = 4096
 
-_SCHEMAS: Final[dict[str, pa.Schema]] = {
-    "steps": STEPS_SCHEMA,
-    "exponents": EXPONENTS_SCHEMA,
-    "amax": AMAX_SCHEMA,
-    "outcomes": OUTCOMES_SCHEMA,
-    "updates": UPDATES_SCHEMA,
-}
-_PART: Final = re.compile(rf"({'|'.join(_SCHEMAS)})(-[0-9]{{6}})?\.parquet")
-_DOCUMENTS: Final[dict[str, type[BaseModel]]] = {
-    "run.json": RunRecord,
-    "status.json": RunStatus,
-    LABELS: Labels,
-}
 _LIMITS: Final[dict[str, int]] = {
-    **dict.fromkeys(_DOCUMENTS, MAX_JSON_BYTES),
+    **dict.fromkeys(DOCUMENTS, MAX_JSON_BYTES),
     PICTURE: MAX_PICTURE_BYTES,
     ORIGINAL: MAX_PICTURE_BYTES,
     "log.txt": MAX_LOG_BYTES,
@@ -80,6 +64,15 @@ _LIMITS: Final[dict[str, int]] = {
 }
 _RUN_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _CHUNK: Final = 1 << 20
+_END: Final = struct.Struct("<4sHHHHIIH")
+"""The end of a zip, before its comment."""
+_MAX_ENTRY: Final = 400
+"""Bytes that a zip's list has for one file, with room to spare: the longest name of ours has 26."""
+ZIP_ERRORS: Final = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError),
+    *(ValueError, LookupError, ArithmeticError, TypeError, RuntimeError),
+)
+"""What zipfile raises of a file that is no zip as it should be."""
 
 
 class ExchangeError(UserError):
@@ -127,7 +120,7 @@ def export_tables(run: Run, fmt: str) -> Iterator[tuple[str, bytes]]:
     """
     if fmt not in TABLE_FORMATS:
         raise ExchangeError(f"unknown format {fmt!r}; choose one of: zip, {', '.join(TABLE_FORMATS)}")
-    for name in _SCHEMAS:
+    for name in SCHEMAS:
         frame: pd.DataFrame = getattr(run, name)()
         if frame.empty:
             continue
@@ -135,7 +128,7 @@ def export_tables(run: Run, fmt: str) -> Iterator[tuple[str, bytes]]:
             yield f"{name}.csv", csv_text(_flat(frame)).encode()
         else:
             sink = pa.BufferOutputStream()
-            table = pa.Table.from_pandas(frame, schema=_SCHEMAS[name], preserve_index=False)
+            table = pa.Table.from_pandas(frame, schema=SCHEMAS[name], preserve_index=False)
             pq.write_table(table.replace_schema_metadata(None), sink, compression="zstd")
             yield f"{name}.parquet", sink.getvalue().to_pybytes()
 
@@ -168,7 +161,9 @@ def save_tables(run: Run, fmt: str, folder: Path) -> list[Path]:
     return written
 
 
-def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
+def import_zip(
+    file: IO[bytes], store: RunStore, name: str = "the file", inspector: Inspector | None = None
+) -> Run:
     """Unpack an exported run into the store's first root, under a fresh id where its own is taken.
 
     A pin is left out: which run is the baseline is a choice of the place that it comes from.
@@ -177,56 +172,135 @@ def import_zip(file: IO[bytes], store: RunStore, name: str = "the file") -> Run:
         file: The zip.
         store: Where it goes, and whose ids are taken.
         name: What errors call the file.
+        inspector: Looks through what was unpacked; one for this file alone by default.
 
     Raises:
         ExchangeError: It is no exported run; nothing of it is kept.
         RunFolderError: The root can't be written.
     """
+    with Inspector() if inspector is None else contextlib.nullcontext(inspector) as inspects:
+        return _take_in(lambda folder: _unpack(file, folder), store, name, inspects)
+
+
+def import_folder(source: Path, store: RunStore) -> Run:
+    """Copy a run's folder from elsewhere into the store's first root, as `import_zip` does with a zip.
+
+    The known files of it, nothing else that lies there; one that is a link or no plain file is refused.
+
+    Raises:
+        ExchangeError: It is no run that has ended; nothing of it is kept.
+        RunFolderError: The root can't be written.
+    """
+    with Inspector() as inspector:
+        return _take_in(lambda folder: _copy(source, folder), store, source.name, inspector)
+
+
+def _take_in(fill: Callable[[Path], None], store: RunStore, name: str, inspector: Inspector) -> Run:
+    """Fill a hidden folder, look through it, and give it its place: whole or not at all."""
     root = store.roots[0]
     hidden = root / f".import-{secrets.token_hex(8)}.tmp"
     try:
         root.mkdir(parents=True, exist_ok=True)
         hidden.mkdir()
         try:
-            _unpack(file, hidden)
+            fill(hidden)
+            inspector.inspect(hidden)
             return open_run(_settle(hidden, store))
         finally:
             if hidden.exists():
                 shutil.rmtree(hidden, ignore_errors=True)
-    except (ExchangeError, RunError) as error:
+    except RunFolderError:
+        raise
+    except UserError as error:
         reason = str(error).removeprefix(f"{hidden.name}: ")
         raise ExchangeError(f"{name!r} is no exported run: {reason}") from None
-    except (
-        *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error),
-        *(NotImplementedError, EOFError, ValueError),
-    ) as error:
-        raise ExchangeError(f"{name!r} is no exported run: it is no whole zip ({error})") from None
+    except (*ZIP_ERRORS, MemoryError) as error:
+        raise ExchangeError(f"{name!r} is no exported run: it is no whole zip ({_line(error)})") from None
     except OSError as error:
         raise RunFolderError(f"can't import into {str(root)!r} ({error.strerror or error})") from None
 
 
+def check_directory(file: IO[bytes], most: int) -> None:
+    """Look at the end of a zip before Python lists what it holds, which may be millions of names.
+
+    Raises:
+        ExchangeError: It is no zip, or lists more than so many files.
+    """
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _END.size - 0xFFFF))
+    tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + _END.size > len(tail):
+        raise ExchangeError("it is no zip")
+    _, _, _, _, number, length, start, comment = _END.unpack_from(tail, at)
+    end = size - len(tail) + at
+    if at + _END.size + comment != len(tail) or tail[max(0, at - 20) :].startswith(b"PK\x06\x07"):
+        raise ExchangeError("it is no zip of the usual kind")
+    if number > most:
+        raise ExchangeError(f"it holds {number:,} files, more than {most:,}")
+    if length > most * _MAX_ENTRY or start + length > end:
+        raise ExchangeError("its list of files is longer than it says")
+    file.seek(0)
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+
+
 def _limit(name: str) -> int:
     """The most bytes that a file of that name may have; 0 where a run folder has no such file."""
-    return _LIMITS.get(name) or (MAX_BYTES if _PART.fullmatch(name) else 0)
+    return _LIMITS.get(name) or (MAX_BYTES if table_of(name) else 0)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    if not source.is_dir():
+        raise ExchangeError("it is no folder")
+    names = [path.name for path in sorted(source.iterdir()) if _limit(path.name)]
+    if len(names) > MAX_FILES:
+        raise ExchangeError(f"it holds {len(names):,} files, more than {MAX_FILES:,}")
+    left = MAX_BYTES
+    for name in names:
+        try:
+            # A link is not followed, and a pipe that nobody writes to is not waited for.
+            handle = os.open(source / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ExchangeError(f"{name!r} is a link or no plain file") from None
+            raise ExchangeError(f"{name!r} can't be read ({error.strerror})") from None
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            os.close(handle)
+            raise ExchangeError(f"{name!r} is a folder")
+        with os.fdopen(handle, "rb") as opened, (folder / name).open("xb") as target:
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+                raise ExchangeError(f"{name!r} is a link or no plain file")
+            if name == "log.txt":
+                opened.seek(max(0, found.st_size - MAX_LOG_BYTES))
+            left -= _transfer(opened, target, name, min(_limit(name), left))
+    _check_needed(names)
+
+
+def _transfer(source: IO[bytes], target: IO[bytes], name: str, most: int) -> int:
+    """Copy a file of at most so many bytes and return how many they are."""
+    taken = 0
+    while chunk := source.read(_CHUNK):
+        taken += len(chunk)
+        if taken > most:
+            raise ExchangeError(f"{name!r} is larger than it says, or than it may be: {most:,} bytes")
+        target.write(chunk)
+    return taken
 
 
 def _unpack(file: IO[bytes], folder: Path) -> None:
+    check_directory(file, MAX_FILES)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         _check_entries(entries)
         left = MAX_BYTES
         for entry in entries:
-            most = min(_limit(entry.filename), left)
-            taken = 0
+            most = min(_limit(entry.filename), entry.file_size, left)
             with archive.open(entry) as source, (folder / entry.filename).open("xb") as target:
-                while chunk := source.read(_CHUNK):
-                    taken += len(chunk)
-                    if taken > most:
-                        raise ExchangeError(f"{entry.filename} is larger than it says")
-                    target.write(chunk)
-            left -= taken
-    for path in sorted(folder.iterdir()):
-        _check_file(path)
+                left -= _transfer(source, target, entry.filename, most)
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
@@ -250,47 +324,13 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
     total = sum(entry.file_size for entry in entries)
     if total > MAX_BYTES:
         raise ExchangeError(f"its files have {total:,} bytes together, more than {MAX_BYTES:,}")
+    _check_needed(names)
+
+
+def _check_needed(names: list[str]) -> None:
     for needed in ("run.json", "status.json"):
         if needed not in names:
             raise ExchangeError(f"{needed} is missing")
-
-
-def _check_file(path: Path) -> None:
-    if path.name in _DOCUMENTS:
-        _check_strict(path)
-        load_document(path, _DOCUMENTS[path.name])
-    elif path.suffix == ".parquet":
-        part = _PART.fullmatch(path.name)
-        _check_table(path, _SCHEMAS[part[1] if part else "exponents"])
-    elif path.suffix == ".png":
-        head = path.read_bytes()[:24]
-        sides = [int.from_bytes(head[at : at + 4]) for at in (16, 20)]
-        if not head.startswith(b"\x89PNG\r\n\x1a\n") or not all(0 < s <= MAX_PICTURE_SIDE for s in sides):
-            raise ExchangeError(f"{path.name} is no PNG picture of a usual size")
-
-
-def _check_strict(path: Path) -> None:
-    def refuse(constant: str) -> Any:
-        raise ExchangeError(f"{path.name} holds {constant}, which JSON does not have")
-
-    try:
-        json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise ExchangeError(f"{path.name} is no JSON") from None
-
-
-def _check_table(path: Path, schema: pa.Schema) -> None:
-    try:
-        with pq.ParquetFile(path) as file:
-            found, rows = file.schema_arrow, file.metadata.num_rows
-        if sorted(found.names) != sorted(schema.names):
-            raise ExchangeError(f"{path.name} has other columns than a run's")
-        found.empty_table().select(schema.names).cast(schema)  # as reading does
-    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExchangeError(f"{path.name} is no table of a run ({reason})") from None
-    if rows > MAX_ROWS:
-        raise ExchangeError(f"{path.name} has {rows:,} rows, more than {MAX_ROWS:,}")
 
 
 def _settle(hidden: Path, store: RunStore) -> Path:

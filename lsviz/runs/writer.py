@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -17,10 +20,13 @@ import numpy.typing as npt
 import psutil
 import pyarrow as pa
 from PIL import Image
+from pydantic import BaseModel
 
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
-from lsviz.runs.files import RunFolderError, write_json, write_parquet
+from lsviz.runs.files import RunFolderError, not_written, write_json, write_parquet
+from lsviz.runs.locking import RunBusyError, lock_run, unlock_run
+from lsviz.runs.reader import load_document
 from lsviz.runs.schema import (
     PAUSE,
     ExponentRow,
@@ -48,8 +54,16 @@ _TABLES: Final[dict[str, Callable[[Any], pa.Table]]] = {
 }
 """The steps last: who sees a step finds the rest of it."""
 
+_RESERVE: Final = ".reserve.tmp"
+_RESERVED: Final = 16_384
+"""Bytes that a live run keeps, so that on a disk that is full by then it can still note how it ended."""
+
 PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
+
+
+class RunExistsError(RunFolderError):
+    """A new run can't have that name: something has it."""
 
 
 def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path:
@@ -63,12 +77,13 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         run_id: Its name; one of its own by default.
 
     Raises:
-        RunFolderError: The root can't be made or written, or has something of that name.
+        RunExistsError: The root has something of that name.
+        RunFolderError: It can't be made or written.
     """
     now = datetime.now(UTC)
     run_id = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
-    hidden = root / f".{run_id}.tmp"
+    hidden = root / f".{run_id}.{secrets.token_hex(4)}.tmp"
     try:
         str(root).encode()
     except UnicodeEncodeError:
@@ -85,6 +100,9 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         )
         hidden.rename(root / run_id)
     except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and (root / run_id).exists():
+            raise RunExistsError(f"there is something called {str(root / run_id)!r} already") from None
         reason = error.strerror or type(error).__name__
         raise RunFolderError(
             f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
@@ -94,6 +112,9 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
 
 class RunWriter:
     """Writes one run. Use as a context manager: an exception that leaves it marks the run failed.
+
+    It is the run's only writer: a second one is refused as it is entered, before it has changed anything,
+    and so is one of a run that has begun. What `flush` has returned from outlives the process.
 
     Args:
         path: A folder made by `create_run`.
@@ -113,13 +134,29 @@ class RunWriter:
         self._flushed_at = time.monotonic()
         self._ended = False
         self._paused = False
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
-        self._write_status("running")
+        try:
+            lock_run(self.path)
+        except OSError as error:
+            raise RunFolderError(f"can't write {self.path.name} ({error.strerror or error})") from None
+        try:
+            state = load_document(self.path / "status.json", RunStatus).state
+            if state != "queued" or any(self.path.glob("*.parquet")):
+                raise RunBusyError(f"{self.path.name} has begun already ({state}): a run is written once")
+            (self.path / _RESERVE).write_bytes(b"\1" * _RESERVED)
+            self._write_status("running")
+        except OSError as error:
+            unlock_run(self.path)
+            raise not_written(self.path / _RESERVE, error) from None
+        except BaseException:
+            unlock_run(self.path)
+            raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self._ended:
+        if self._ended or os.getpid() != self._process:  # a forked child leaves its parent's run alone
             return
         if error is None:
             self.end("finished")
@@ -196,35 +233,78 @@ class RunWriter:
         self.flush()
 
     def flush(self) -> None:
-        """Write what was taken since the last time as new parts, then the status."""
-        for name, table in _TABLES.items():
-            if rows := self._waiting[name]:
-                write_parquet(self._part(name), table(rows))
-        self._parts += bool(self._waiting["steps"])
-        self._waiting = {name: [] for name in _TABLES}
+        """Write what was taken since the last time as new parts, then the status.
+
+        Raises:
+            RunFolderError: Not all of the rows could be written: then none of them are, and they are still
+                held. Or the status could not.
+        """
+        self._flush_rows()
         self._write_status("running")
         # Parts get rarer as the run gets longer, so that their number stays small.
         self._interval = min(MAX_FLUSH_SECONDS, FLUSH_SECONDS * (1 + self._parts / 20))
         self._flushed_at = time.monotonic()
 
+    def _flush_rows(self) -> None:
+        if os.getpid() != self._process:
+            raise RunFolderError(f"{self.path.name} is written by the process that this one was forked from")
+        written: list[Path] = []
+        try:
+            for name, table in _TABLES.items():
+                if rows := self._waiting[name]:
+                    written.append(self._part(name))
+                    write_parquet(self._part(name), table(rows))
+        except BaseException:
+            for part in written:  # which leaves room on a full disk to tell how the run ended
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+            raise
+        self._parts += bool(written)
+        self._waiting = {name: [] for name in _TABLES}
+
     def end(self, state: State, error: str | None = None) -> None:
-        """Write the rest, put the parts together and set the final state."""
+        """Write the rest, put the parts together and set the final state.
+
+        Where the rest can't be written the run has failed for that reason, and what was written stays.
+
+        Args:
+            state: How it ended.
+            error: Why it failed.
+
+        Raises:
+            RunFolderError: The rest can't be written, and there is no other error; or its status can't.
+        """
         self._ended, self._paused = True, False
-        self.flush()
-        with contextlib.suppress(OSError):
-            (self.path / PAUSE).unlink(missing_ok=True)
-        if self._open_ended and self._last is not None:
-            steps = min(self._last.step + 1, MAX_STEPS)
-            self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
-        with contextlib.suppress(
-            pa.ArrowException, OSError, RunFolderError
-        ):  # a corrupt part stays; reading names it
-            compact(self.path)
-        self._write_status(state, error)
+        unwritten: Exception | None = None
+        try:
+            self._flush_rows()
+        except Exception as reason:
+            if os.getpid() != self._process:
+                raise
+            self._waiting = {name: [] for name in _TABLES}
+            unwritten = None if error else reason
+            state, error = "failed", error or str(reason)
+        try:
+            with contextlib.suppress(OSError):
+                (self.path / PAUSE).unlink(missing_ok=True)
+            if self._open_ended and self._last is not None:
+                steps = min(self._last.step + 1, MAX_STEPS)
+                with contextlib.suppress(RunFolderError):
+                    self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
+            # Of a corrupt part, or a full disk, the parts stay; reading names what is wrong with them.
+            with contextlib.suppress(pa.ArrowException, OSError, RunFolderError):
+                compact(self.path)
+            with contextlib.suppress(OSError):
+                (self.path / _RESERVE).unlink(missing_ok=True)
+            self._write_status(state, error)
+        finally:
+            unlock_run(self.path)
+        if unwritten is not None:
+            raise unwritten
 
     def _rewrite(self, **changes: Any) -> None:
         self.record = self.record.model_copy(update=changes)
-        write_json(self.path / "run.json", self.record.model_dump())
+        self._write_json("run.json", self.record)
 
     def _part(self, table: str) -> Path:
         return self.path / f"{table}-{self._parts:06d}.parquet"
@@ -249,7 +329,13 @@ class RunWriter:
             process_start=process.create_time() if process else None,
             host=socket.gethostname() if process else None,
         )
-        write_json(self.path / "status.json", status.model_dump())
+        self._write_json("status.json", status)
+
+    def _write_json(self, name: str, document: BaseModel) -> None:
+        try:
+            write_json(self.path / name, document.model_dump())
+        except OSError as error:
+            raise not_written(self.path / name, error) from None
 
 
 def _finite(value: float | None) -> float | None:

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import OWN_LOOP, State
-from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunExistsError, RunWriter, create_run
 from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
 from lsviz.training.counting import stored
 from lsviz.training.engine import Engine, library_versions
@@ -208,8 +209,11 @@ class Recording:
         self._always, self._pending = [], []
 
     def _open(self) -> None:
-        self.path = _free_path(self.path)
-        create_run(self.path.parent, self._config(), self.path.name)
+        while True:
+            self.path = _free_path(self.path)
+            with suppress(RunExistsError):  # another process's, made in between: the next name
+                create_run(self.path.parent, self._config(), self.path.name)
+                break
         writer = RunWriter(self.path, open_ended=True)
         writer.__enter__()
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lsviz.runs import exchange
+from lsviz.runs import exchange, inspection
 from lsviz.runs.exchange import ExchangeError, export_tables, export_zip, import_zip
 from lsviz.runs.labelling import set_labels
 from lsviz.runs.labels import Labels
@@ -187,8 +187,9 @@ def test_sizes_and_numbers_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(exchange, "MAX_BYTES", total - 1)
     assert f"its files have {total:,} bytes together" in refused(io.BytesIO(data), tmp_path / "there")
     monkeypatch.setattr(exchange, "MAX_BYTES", 2_000_000_000)
-    monkeypatch.setattr(exchange, "MAX_ROWS", 5)
-    assert "rows, more than 5" in refused(io.BytesIO(data), tmp_path / "there")
+    monkeypatch.setattr(inspection, "MAX_ROWS", 5)
+    with pytest.raises(inspection.InspectionError, match="rows, more than 5"):
+        inspection.inspect_folder(next((tmp_path / "here").iterdir()))
 
 
 def test_a_size_that_lies_is_noticed(tmp_path: Path) -> None:
