@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,14 +13,15 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 from PIL import Image
 
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
 from lsviz.runs.files import RunFolderError, write_json, write_parquet
+from lsviz.runs.process import NOBODY, own_mark
 from lsviz.runs.schema import (
+    CANCEL,
     PAUSE,
     ExponentRow,
     RunRecord,
@@ -52,7 +52,9 @@ PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
 
 
-def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path:
+def create_run(
+    root: Path, config: RunConfig, run_id: str | None = None, *, waiting: bool = False, **known: Any
+) -> Path:
     """Make the folder of a new run, in state queued, and return its path.
 
     The folder appears under its name only when run.json and status.json are in it.
@@ -61,13 +63,16 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         root: Folder that holds runs.
         config: What the run is asked to do.
         run_id: Its name; one of its own by default.
+        waiting: Whether this process waits for the run's turn in a queue, to train it then.
+        known: More fields of run.json.
 
     Raises:
         RunFolderError: The root can't be made or written, or has something of that name.
     """
     now = datetime.now(UTC)
     run_id = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
+    record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config, **known)
+    process = own_mark() if waiting else {}
     hidden = root / f".{run_id}.tmp"
     try:
         str(root).encode()
@@ -81,7 +86,9 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         write_json(hidden / "run.json", record.model_dump())
         write_json(
             hidden / "status.json",
-            RunStatus(state="queued", steps=config.steps, updated=time.time()).model_dump(),
+            RunStatus(
+                state="queued", steps=config.steps, updated=time.time(), waiting=waiting, **process
+            ).model_dump(),
         )
         hidden.rename(root / run_id)
     except OSError as error:
@@ -212,7 +219,8 @@ class RunWriter:
         self._ended, self._paused = True, False
         self.flush()
         with contextlib.suppress(OSError):
-            (self.path / PAUSE).unlink(missing_ok=True)
+            for asked in (PAUSE, CANCEL):
+                (self.path / asked).unlink(missing_ok=True)
         if self._open_ended and self._last is not None:
             steps = min(self._last.step + 1, MAX_STEPS)
             self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
@@ -231,7 +239,7 @@ class RunWriter:
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         # Only a live run has a process; an ended one need not tell on which machine it was made.
-        process = psutil.Process() if state in ("queued", "running") else None
+        process = own_mark() if state in ("queued", "running") else NOBODY
         last = self._last
         done = last.step + 1 if last else 0
         status = RunStatus(
@@ -245,9 +253,7 @@ class RunWriter:
             skipped_steps=self._skipped,
             paused=self._paused,
             updated=time.time(),
-            pid=process.pid if process else None,
-            process_start=process.create_time() if process else None,
-            host=socket.gethostname() if process else None,
+            **process,
         )
         write_json(self.path / "status.json", status.model_dump())
 

@@ -209,7 +209,8 @@ class Recording:
 
     def _open(self) -> None:
         self.path = _free_path(self.path)
-        create_run(self.path.parent, self._config(), self.path.name)
+        # From the first moment on: nobody may take a user's process for one of ours.
+        create_run(self.path.parent, self._config(), self.path.name, engine=OWN_LOOP)
         writer = RunWriter(self.path, open_ended=True)
         writer.__enter__()
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
