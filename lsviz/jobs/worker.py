@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsviz.jobs.pausing import PauseGate
 from lsviz.jobs.runlog import RunLog
+from lsviz.runs.locking import RunBusyError
 from lsviz.runs.reader import open_run
 from lsviz.runs.schema import ORIGINAL, PICTURE, State
 from lsviz.runs.writer import RunWriter
@@ -198,6 +199,9 @@ def main(argv: list[str]) -> int:
         try:
             log = RunLog(path)
             log.end(execute_run(path, stop, log.observe))
+        except RunBusyError as error:  # another process's run: its log and status are its own
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         except Exception:
             traceback.print_exc()  # for log.txt; the status already holds the one line for people
             return 1

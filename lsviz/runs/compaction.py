@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from lsviz.runs.files import parquet_writer, write_parquet
 from lsviz.runs.schema import BY_STEP, EXPONENTS_SCHEMA, ROW_GROUPS, STEPS_SCHEMA, TENSORS
+from lsviz.runs.sealing import DamagedError
 from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
+from lsviz.runs.tablefile import open_table
 from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 ROWS_AT_ONCE: Final = 5_000
@@ -67,14 +68,17 @@ def compact(path: Path) -> None:
     parts = sorted(path.glob("exponents-*.parquet"))
     if not (path / "exponents.parquet").exists():
         _write_exponents(path, parts)
-    for part in [*done, *parts]:
-        part.unlink()
+    for left in [*done, *parts, *path.glob(".*.parquet.tmp")]:  # the last of a process that was killed
+        left.unlink(missing_ok=True)
 
 
 def _verified(part: Path, schema: pa.Schema) -> pa.Table:
-    # A corrupt page would else get a fresh, valid checksum in the whole file.
-    with pq.ParquetFile(part, page_checksum_verification=True) as file:
-        return file.read(columns=schema.names, use_threads=False).cast(schema)
+    # What is corrupt would else get a fresh, valid checksum in the whole file.
+    with open_table(part) as file:
+        table = file.read(schema.names, use_threads=False).cast(schema)
+        if file.damaged:
+            raise DamagedError(f"{part.name}: a column's checksum (CRC) is another")
+        return table
 
 
 def _write_exponents(path: Path, parts: Sequence[Path]) -> None:

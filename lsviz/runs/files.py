@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lsviz.errors import UserError
+from lsviz.runs.sealing import DamagedError, put_seal
 
 PARQUET: Final[dict[str, Any]] = {
     "compression": "zstd",
@@ -60,25 +63,47 @@ def writing_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write strict JSON and rename it into place."""
+    """Write strict JSON and rename it into place.
+
+    Raises:
+        OSError: Not all of it reached the disk; nothing has changed then.
+    """
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and rename it into place.
+
+    Raises:
+        OSError: Not all of it reached the disk; nothing has changed then.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+        # A full disk can shorten a write without an exception.
+        if temporary.stat().st_size != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write a table and rename it into place.
+    """Write a table, sealed, and rename it into place. It is made in memory: for small ones.
 
     Raises:
         RunFolderError: Not all of it reached the disk; nothing has changed then.
     """
-    with parquet_writer(path, table.schema) as writer:
+    made = io.BytesIO()
+    with pq.ParquetWriter(made, table.schema, **PARQUET) as writer:
         writer.write_table(table)
+    put_seal(made)
+    try:
+        write_bytes(path, made.getvalue())
+    except OSError as error:
+        raise _not_written(path, error) from None
 
 
 @contextlib.contextmanager
 def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """Give a writer of a file that takes its place only when all of it is written.
+    """Give a writer of a file that takes its place, sealed, only when all of it is written.
 
     Raises:
         RunFolderError: Not all of it reached the disk; nothing has changed then.
@@ -87,13 +112,25 @@ def parquet_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     try:
         with pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
             yield writer
-        # A full disk can shorten a write without an exception: the footer proves that all of it is there.
+        # A full disk can shorten a write without an exception: sealing reads all that was written again,
+        # and then the footer proves that the seal is there too.
         try:
+            with temporary.open("r+b") as file:
+                put_seal(file)
             pq.read_metadata(temporary)
-        except (pa.ArrowInvalid, OSError):
-            raise RunFolderError(f"can't write {path.name}: is the disk full?") from None
+        except pa.ArrowException:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, DamagedError):
+            raise _not_written(path, error) from None
         raise
+
+
+def _not_written(path: Path, error: OSError) -> RunFolderError:
+    told = error.strerror or str(error).partition("\n")[0]
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
+        return RunFolderError(f"can't write {path.name}: is the disk full? ({told})")
+    return RunFolderError(f"can't write {path.name} ({told})")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,14 +20,13 @@ from lsviz.runs.schema import (
     BY_STEP,
     EXPONENTS_SCHEMA,
     PICTURE,
-    ROW_GROUPS,
     SCHEMA_VERSION,
     STEPS_SCHEMA,
-    TENSORS,
     RunRecord,
     RunStatus,
 )
 from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA
+from lsviz.runs.tablefile import READ_ERRORS, open_table, require_plain
 from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 MAX_JSON_BYTES: Final = 1_000_000
@@ -96,9 +94,7 @@ class Run:
         try:
             return load_document(path, Labels)
         except RunError as error:
-            problem = str(error).removeprefix(f"{self.path.name}: ")
-            if problem not in self.problems:
-                self.problems.append(problem)
+            self._tell(str(error).removeprefix(f"{self.path.name}: "))
             return Labels()
 
     def steps(self) -> pd.DataFrame:
@@ -142,7 +138,7 @@ class Run:
         if steps is not None and tensor is None:
             table = self._by_step(filters, columns)
         if table is None:
-            table = self._table("exponents", EXPONENTS_SCHEMA, filters or None, tensor, columns)
+            table = self._table("exponents", EXPONENTS_SCHEMA, filters, columns)
         frame: pd.DataFrame = table.to_pandas()
         return frame
 
@@ -186,7 +182,7 @@ class Run:
         """Return a PNG file of the run (`schema.PICTURE`, `schema.ORIGINAL`); None where there is none."""
         path = self.path / name
         try:
-            data = path.read_bytes() if path.stat().st_size <= MAX_PICTURE_BYTES else b""
+            data = path.read_bytes() if require_plain(path) <= MAX_PICTURE_BYTES else b""
         except OSError:
             return None
         return data if data.startswith(_PNG) else None
@@ -195,9 +191,10 @@ class Run:
         """Return the last lines of log.txt; empty where there is none."""
         path = self.path / "log.txt"
         try:
+            start = max(0, require_plain(path) - 64 * 1024)
             with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - 64 * 1024))
-                text = file.read().decode("utf-8", errors="replace")
+                file.seek(start)
+                text = file.read(64 * 1024).decode("utf-8", errors="replace")
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
@@ -208,28 +205,28 @@ class Run:
         if not (self.path / "exponents.parquet").exists():
             return None  # the parts are the run; this file is being written
         wanted = list(columns) if columns else EXPONENTS_SCHEMA.names
-        order = ["tensor", "kind", "reference", "step"]
-        needed = [*wanted, *(name for name in order if name not in wanted)]
+        needed = _with(wanted, "tensor", "kind", "reference", "step")
+        steps = next(value for name, _, value in filters if name == "step")
         try:
-            names = json.loads((pq.read_schema(file).metadata or {})[TENSORS])
-            table = pq.read_table(
-                file, filters=filters, columns=needed, page_checksum_verification=True, partitioning=None
-            )
-        except (pa.ArrowException, OSError, KeyError, ValueError):
+            with open_table(file) as opened:
+                table = opened.read(needed, opened.groups_with(steps), _filter(filters))
+                names = opened.tensors
+                if opened.damaged or names is None:
+                    return None
+            places = {name: place for place, name in enumerate(names)}
+            keys = zip(table["tensor"].to_pylist(), table["kind"].to_pylist(), strict=True)
+            place = [places.get(key, len(places)) for key in keys]
+            rows = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), place))
+            schema = pa.schema([EXPONENTS_SCHEMA.field(name) for name in wanted])
+            return table.take(pa.array(rows)).select(wanted).cast(schema)
+        except READ_ERRORS:
             return None
-        places = {tuple(name): place for place, name in enumerate(names)}
-        keys = zip(table["tensor"].to_pylist(), table["kind"].to_pylist(), strict=True)
-        place = [places.get(key, len(places)) for key in keys]
-        rows = np.lexsort((table["step"].to_numpy(), table["reference"].to_numpy(), place))
-        schema = pa.schema([EXPONENTS_SCHEMA.field(name) for name in wanted])
-        return table.take(pa.array(rows)).select(wanted).cast(schema)
 
     def _table(
         self,
         name: str,
         schema: pa.Schema,
         filters: list[Filter] | None = None,
-        tensor: str | None = None,
         columns: Sequence[str] | None = None,
     ) -> pa.Table:
         """Read the whole file where there is one, else all parts.
@@ -242,7 +239,7 @@ class Run:
             ended = whole.exists()
             files = [whole] if ended else sorted(self.path.glob(f"{name}-*.parquet"))
             try:
-                found = [self._read(f, filters, tensor, wanted, schema) for f in files]
+                found = [self._read(f, filters or [], wanted, schema) for f in files]
                 tables = [table for table in found if table is not None]
             except FileNotFoundError:
                 time.sleep(0.01 * attempt)
@@ -254,30 +251,34 @@ class Run:
         raise RunError(f"{self.path.name}: {name} keeps changing; try again")
 
     def _read(
-        self,
-        file: Path,
-        filters: list[Filter] | None,
-        tensor: str | None,
-        columns: list[str],
-        schema: pa.Schema,
+        self, file: Path, filters: list[Filter], columns: list[str], schema: pa.Schema
     ) -> pa.Table | None:
-        expected = pa.schema([schema.field(c) for c in columns])
+        """Return a file's rows; what is not as it was written is left out and told."""
         try:
-            if tensor is not None and not file.stem[-1].isdigit():
-                groups = _row_groups(file, tensor)
-                if groups is not None:
-                    return _read_row_groups(file, groups, filters, columns).cast(expected)
-            return pq.read_table(
-                file, filters=filters, columns=columns, page_checksum_verification=True, partitioning=None
-            ).cast(expected)
+            with open_table(file) as opened:
+                names = opened.group_names
+                groups = None if names is None else _chosen(names, filters)
+                needed = _with(columns, *(name for name, _, _ in filters))
+                table = opened.read(needed, groups, _filter(filters) if filters else None)
+                table = table.select(columns).cast(pa.schema([schema.field(c) for c in columns]))
+                damaged, all_groups = opened.damaged, len(opened.groups)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        except READ_ERRORS as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problem = f"{file.name} can't be read and is left out ({reason})"
-            if problem not in self.problems:
-                self.problems.append(problem)
+            self._tell(f"{file.name} can't be read and is left out ({reason})")
             return None
+        if damaged and all_groups == 1:
+            self._tell(f"{file.name} can't be read and is left out (its checksum (CRC) is another)")
+        else:
+            for group in damaged:
+                of = f"row group {group}" if names is None else " ".join(names[group])
+                self._tell(f"{file.name} is damaged: {of} is left out (its checksum (CRC) is another)")
+        return table
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 def open_run(path: str | Path) -> Run:
@@ -293,25 +294,23 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
-def _row_groups(file: Path, tensor: str) -> list[int] | None:
-    metadata = pq.read_schema(file).metadata or {}
-    groups = metadata.get(ROW_GROUPS)
-    if groups is None:
-        return None
-    return [i for i, (name, _) in enumerate(json.loads(groups)) if name == tensor]
+def _chosen(names: Sequence[tuple[str, str]], filters: list[Filter]) -> list[int]:
+    """Return the row groups of the tensor and kind that are asked for."""
+    asked = {name: value for name, op, value in filters if op == "=="}
+    return [
+        i
+        for i, (tensor, kind) in enumerate(names)
+        if asked.get("tensor", tensor) == tensor and asked.get("kind", kind) == kind
+    ]
 
 
-def _read_row_groups(
-    file: Path, groups: list[int], filters: list[Filter] | None, columns: list[str]
-) -> pa.Table:
-    # The row group is the tensor; what is left to filter is cheap in memory.
-    rest = [f for f in filters or [] if f[0] != "tensor"]
-    needed = [*columns, *(f[0] for f in rest if f[0] not in columns)]
-    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
-        table = parquet.read_row_groups(groups, columns=needed)
-    if rest:
-        table = table.filter(pq.filters_to_expression(rest))
-    return table.select(columns)
+def _filter(filters: list[Filter]) -> Callable[[pa.Table], pa.Table]:
+    expression = pq.filters_to_expression(filters)
+    return lambda table: table.filter(expression)
+
+
+def _with(columns: Sequence[str], *more: str) -> list[str]:
+    return list(dict.fromkeys([*columns, *more]))
 
 
 _documents: dict[tuple[Path, type[BaseModel]], tuple[tuple[int, ...], BaseModel]] = {}
@@ -330,7 +329,7 @@ def load_document(path: Path, model: type[Document]) -> Document:
         kept = _documents.get((path, model))
         if kept is not None and kept[0] == state and isinstance(kept[1], model):
             return kept[1]
-        if found.st_size > MAX_JSON_BYTES:
+        if require_plain(path) > MAX_JSON_BYTES:
             raise RunError(f"{path.parent.name}: {path.name} is too large to be one of ours")
         document = model.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

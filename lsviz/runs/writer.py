@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
+from pydantic import BaseModel
 
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
 from lsviz.runs.files import RunFolderError, write_json, write_parquet
+from lsviz.runs.locking import RunBusyError, lock_run, unlock_run
 from lsviz.runs.process import NOBODY, own_mark
+from lsviz.runs.reader import load_document
 from lsviz.runs.schema import (
     CANCEL,
     PAUSE,
@@ -52,6 +58,10 @@ PICTURE_PX: Final = 256
 """Smaller pictures are enlarged to about that, pixel by pixel, so that a browser does not blur them."""
 
 
+class RunExistsError(RunFolderError):
+    """A new run can't have that name: something has it."""
+
+
 def create_run(
     root: Path, config: RunConfig, run_id: str | None = None, *, waiting: bool = False, **known: Any
 ) -> Path:
@@ -67,13 +77,14 @@ def create_run(
         known: More fields of run.json.
 
     Raises:
-        RunFolderError: The root can't be made or written, or has something of that name.
+        RunExistsError: The root has something of that name.
+        RunFolderError: It can't be made or written.
     """
     now = datetime.now(UTC)
     run_id = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
     record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config, **known)
     process = own_mark() if waiting else {}
-    hidden = root / f".{run_id}.tmp"
+    hidden = root / f".{run_id}.{secrets.token_hex(4)}.tmp"
     try:
         str(root).encode()
     except UnicodeEncodeError:
@@ -92,6 +103,9 @@ def create_run(
         )
         hidden.rename(root / run_id)
     except OSError as error:
+        shutil.rmtree(hidden, ignore_errors=True)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and (root / run_id).exists():
+            raise RunExistsError(f"there is something called {str(root / run_id)!r} already") from None
         reason = error.strerror or type(error).__name__
         raise RunFolderError(
             f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
@@ -101,6 +115,9 @@ def create_run(
 
 class RunWriter:
     """Writes one run. Use as a context manager: an exception that leaves it marks the run failed.
+
+    It is the run's only writer: a second one is refused as it is entered, before it has changed anything,
+    and so is one of a run that has begun. What `flush` has returned from outlives the process.
 
     Args:
         path: A folder made by `create_run`.
@@ -120,13 +137,25 @@ class RunWriter:
         self._flushed_at = time.monotonic()
         self._ended = False
         self._paused = False
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
-        self._write_status("running")
+        try:
+            lock_run(self.path)
+        except OSError as error:
+            raise RunFolderError(f"can't write {self.path.name} ({error.strerror or error})") from None
+        try:
+            state = load_document(self.path / "status.json", RunStatus).state
+            if state != "queued" or any(self.path.glob("*.parquet")):
+                raise RunBusyError(f"{self.path.name} has begun already ({state}): a run is written once")
+            self._write_status("running")
+        except BaseException:
+            unlock_run(self.path)
+            raise
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self._ended:
+        if self._ended or os.getpid() != self._process:  # a forked child leaves its parent's run alone
             return
         if error is None:
             self.end("finished")
@@ -203,11 +232,25 @@ class RunWriter:
         self.flush()
 
     def flush(self) -> None:
-        """Write what was taken since the last time as new parts, then the status."""
-        for name, table in _TABLES.items():
-            if rows := self._waiting[name]:
-                write_parquet(self._part(name), table(rows))
-        self._parts += bool(self._waiting["steps"])
+        """Write what was taken since the last time as new parts, then the status.
+
+        Raises:
+            RunFolderError: Not all of it could be written: then none of it is, and it is still held.
+        """
+        if os.getpid() != self._process:
+            raise RunFolderError(f"{self.path.name} is written by the process that this one was forked from")
+        written: list[Path] = []
+        try:
+            for name, table in _TABLES.items():
+                if rows := self._waiting[name]:
+                    written.append(self._part(name))
+                    write_parquet(self._part(name), table(rows))
+        except BaseException:
+            for part in written:  # which leaves room on a full disk to tell how the run ended
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
+            raise
+        self._parts += bool(written)
         self._waiting = {name: [] for name in _TABLES}
         self._write_status("running")
         # Parts get rarer as the run gets longer, so that their number stays small.
@@ -215,24 +258,47 @@ class RunWriter:
         self._flushed_at = time.monotonic()
 
     def end(self, state: State, error: str | None = None) -> None:
-        """Write the rest, put the parts together and set the final state."""
+        """Write the rest, put the parts together and set the final state.
+
+        Where the rest can't be written the run has failed for that reason, and what was written stays.
+
+        Args:
+            state: How it ended.
+            error: Why it failed.
+
+        Raises:
+            RunFolderError: The rest can't be written, and there is no other error; or its status can't.
+        """
         self._ended, self._paused = True, False
-        self.flush()
-        with contextlib.suppress(OSError):
-            for asked in (PAUSE, CANCEL):
-                (self.path / asked).unlink(missing_ok=True)
-        if self._open_ended and self._last is not None:
-            steps = min(self._last.step + 1, MAX_STEPS)
-            self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
-        with contextlib.suppress(
-            pa.ArrowException, OSError, RunFolderError
-        ):  # a corrupt part stays; reading names it
-            compact(self.path)
-        self._write_status(state, error)
+        unwritten: Exception | None = None
+        try:
+            self.flush()
+        except Exception as reason:
+            if os.getpid() != self._process:
+                raise
+            self._waiting = {name: [] for name in _TABLES}
+            unwritten = None if error else reason
+            state, error = "failed", error or str(reason)
+        try:
+            with contextlib.suppress(OSError):
+                for asked in (PAUSE, CANCEL):
+                    (self.path / asked).unlink(missing_ok=True)
+            if self._open_ended and self._last is not None:
+                steps = min(self._last.step + 1, MAX_STEPS)
+                with contextlib.suppress(RunFolderError):
+                    self._rewrite(config=self.record.config.model_copy(update={"steps": steps}))
+            # Of a corrupt part, or a full disk, the parts stay; reading names what is wrong with them.
+            with contextlib.suppress(pa.ArrowException, OSError, RunFolderError):
+                compact(self.path)
+            self._write_status(state, error)
+        finally:
+            unlock_run(self.path)
+        if unwritten is not None:
+            raise unwritten
 
     def _rewrite(self, **changes: Any) -> None:
         self.record = self.record.model_copy(update=changes)
-        write_json(self.path / "run.json", self.record.model_dump())
+        self._write_json("run.json", self.record)
 
     def _part(self, table: str) -> Path:
         return self.path / f"{table}-{self._parts:06d}.parquet"
@@ -255,7 +321,14 @@ class RunWriter:
             updated=time.time(),
             **process,
         )
-        write_json(self.path / "status.json", status.model_dump())
+        self._write_json("status.json", status)
+
+    def _write_json(self, name: str, document: BaseModel) -> None:
+        try:
+            write_json(self.path / name, document.model_dump())
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise RunFolderError(f"can't write {name} of {self.path.name} ({reason})") from None
 
 
 def _finite(value: float | None) -> float | None:

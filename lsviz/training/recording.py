@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import OWN_LOOP, State
-from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunWriter, create_run
+from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunExistsError, RunWriter, create_run
 from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
 from lsviz.training.counting import stored
 from lsviz.training.engine import Engine, library_versions
@@ -208,9 +209,12 @@ class Recording:
         self._always, self._pending = [], []
 
     def _open(self) -> None:
-        self.path = _free_path(self.path)
-        # From the first moment on: nobody may take a user's process for one of ours.
-        create_run(self.path.parent, self._config(), self.path.name, engine=OWN_LOOP)
+        while True:
+            self.path = _free_path(self.path)
+            with suppress(RunExistsError):  # another process's, made in between: the next name
+                # Told from the first moment: nobody may take a user's process for one of ours.
+                create_run(self.path.parent, self._config(), self.path.name, engine=OWN_LOOP)
+                break
         writer = RunWriter(self.path, open_ended=True)
         writer.__enter__()
         device = next((p.device for p in self._model.parameters()), torch.device("cpu"))
