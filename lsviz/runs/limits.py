@@ -46,7 +46,8 @@ class RunLimits(BaseModel):
             first = error.errors()[0]
             key = str(first["loc"][0])
             name = key if key in given else VARIABLES.get(key, key)
-            raise UserError(f"{name}: {first['msg'].removeprefix('Input ')}, got {first['input']!r}") from None
+            words = first["msg"].removeprefix("Input ")
+            raise UserError(f"{name}: {words}, got {first['input']!r}") from None
 
     def check(self, config: RunConfig) -> None:
         """Refuse a run that asks for more steps than may be.

@@ -75,8 +75,9 @@ def is_alive(mark: Mark) -> bool:
         return state not in "ZX" and ticks == mark.start_ticks
     try:  # a status of an older lsviz, or a system without /proc
         process = psutil.Process(mark.pid)
-        dead = process.status() == psutil.STATUS_ZOMBIE
-        return not dead and (mark.process_start is None or abs(process.create_time() - mark.process_start) < 1)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return mark.process_start is None or abs(process.create_time() - mark.process_start) < 1.0
     except psutil.NoSuchProcess:
         return False
 

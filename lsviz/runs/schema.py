@@ -70,8 +70,9 @@ class RunRecord(BaseModel):
 class RunStatus(BaseModel):
     """The content of status.json, replaced as a whole at every change.
 
-    ``pid``, ``process_start``, ``start_ticks``, ``boot_id`` and ``host`` tell which process writes, so that its
-    death is noticed (`lsviz.runs.process`). A queued run has one once it starts, or where a command waits for its turn.
+    ``pid``, ``process_start``, ``start_ticks``, ``boot_id`` and ``host`` tell which process writes, so that
+    its death is noticed (`lsviz.runs.process`). A queued run has one as soon as it starts, or where a command
+    waits for its turn.
     The four figures of the last step spare a list of many runs from opening their tables.
     """
 
@@ -90,7 +91,7 @@ class RunStatus(BaseModel):
     updated: float = Field(default=0.0, description="Seconds since 1970 at the last change.")
     pid: int | None = None
     process_start: float | None = None
-    start_ticks: int | None = Field(default=None, description="From the machine's boot to the process's start.")
+    start_ticks: int | None = Field(default=None, description="From the boot to the process's start.")
     boot_id: str | None = None
     host: str | None = None
 
