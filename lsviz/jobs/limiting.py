@@ -61,8 +61,8 @@ class LimitWatch:
         taken = psutil.Process().memory_info().rss / _GIB
         if taken > self._memory:
             raise LimitError(
-                f"its process takes {taken:.2f} GiB of memory, and {self._memory:.2f} GiB is the most that it "
-                f"may ({VARIABLES['memory_gib']}, or --max-memory)"
+                f"its process takes {taken:.2f} GiB of memory, and {self._memory:.2f} GiB is the most "
+                f"that it may ({VARIABLES['memory_gib']}, or --max-memory)"
             )
 
     def _hold_log(self) -> None:
@@ -80,8 +80,8 @@ class LimitWatch:
         os.truncate(self._log, most)
         with self._log.open("ab") as file:
             file.write(
-                f"\n{datetime.now():%Y-%m-%d %H:%M:%S}  the log has reached {self._limits.log_mib:g} MiB, the "
-                f"most that it may ({VARIABLES['log_mib']}): nothing more is written to it\n".encode()
+                f"\n{datetime.now():%Y-%m-%d %H:%M:%S}  the log has reached {self._limits.log_mib:g} MiB, "
+                f"the most that it may ({VARIABLES['log_mib']}): nothing more is written to it\n".encode()
             )
         self._log_end = self._log.stat().st_size
         nowhere = os.open(os.devnull, os.O_WRONLY)
