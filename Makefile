@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test check bench samples clean
+.PHONY: app test soak check bench samples clean
 
 app: $(VENV)/.installed
 	$(BIN)/lsviz dash
@@ -11,6 +11,10 @@ app: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Faults and load for minutes on end: kills at random, a hundred runs at once, servers that die.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -s -m soak tests/faults
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

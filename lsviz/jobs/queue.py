@@ -279,8 +279,9 @@ def _refuse_full(root: Path, jobs: Sequence[Job], more: int) -> None:
     if waiting + more <= most:
         return
     asked = "another" if more == 1 else f"{more:,} more"
+    wait = "1 run waits" if waiting == 1 else f"{waiting:,} runs wait"
     raise QueueFullError(
-        f"{waiting:,} runs wait in {str(root)!r} already, and {most:,} may (LSVIZ_MAX_QUEUED): no room for "
+        f"{wait} in {str(root)!r} already, and {most:,} may (LSVIZ_MAX_QUEUED): no room for "
         f"{asked}; wait until some have started, or cancel some"
     )
 

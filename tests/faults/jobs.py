@@ -21,13 +21,14 @@ from lsviz.runs.store import RunStore
 from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 
 SERVER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from lsviz.jobs.manager import cancel_run, live_status, submit_run
 from lsviz.jobs.queue import tend
 from lsviz.runs.config import RunConfig
 from lsviz.runs.store import RunStore
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 root, owner = Path(sys.argv[1]), sys.argv[2]
 for text in sys.argv[3:]:
     submit_run(root, RunConfig.model_validate_json(text), owner=owner)
