@@ -1,4 +1,4 @@
-"""Commands and the queue: `lsviz run` waits for its turn, `lsviz list` tells places and starts what is due."""
+"""Commands and the queue: `lsviz run` waits for its turn; `lsviz list` tells places, and starts runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_in_a_terminal_waits_for_its_turn(tmp_path: Path) -> None:
         command = start_command(tmp_path)
         assert command.stderr is not None
         line = command.stderr.readline()
-        assert line == "queued, 1st: it begins when its turn comes; Ctrl-C leaves the queue\n"
+        assert line == "lsviz: queued, 1st: it begins when its turn comes; Ctrl-C leaves the queue\n"
         listed = json.loads(forked("list", "--json", cwd=tmp_path, torch=False, LSVIZ_SLOTS="1").stdout)
         assert [(row["state"], row["place"]) for row in listed] == [("queued", 1), ("running", None)]
         shown = forked("list", cwd=tmp_path, torch=False, LSVIZ_SLOTS="1", COLUMNS="200").stdout
@@ -55,7 +55,7 @@ def test_ctrl_c_leaves_the_queue(tmp_path: Path) -> None:
         command.stderr.readline()
         command.send_signal(signal.SIGINT)
         _, error = command.communicate(timeout=PATIENCE)
-        assert (command.returncode, error) == (130, "cancelled while it waited for its turn\n")
+        assert (command.returncode, error) == (130, "lsviz: cancelled while it waited for its turn\n")
     assert sorted(run.status.state for run in all_runs(root)) == ["cancelled", "finished"]
 
 

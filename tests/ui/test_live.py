@@ -220,6 +220,7 @@ def test_pages_that_ask_one_run_begin_with_the_one_last_chosen(
             assert app.selectbox(key="seen").value == older.name
 
 
+@pytest.mark.usefixtures("no_samples")
 def test_a_run_that_waits_tells_its_place_and_can_leave(
     runs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
