@@ -12,10 +12,10 @@ test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-# The long part of the faults and loads that tests/faults holds against it.
+# The long part of the faults and loads that tests/faults holds against it: about 40 minutes.
 soak: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
-	$(BIN)/python -m pytest -m soak tests/faults
+	$(BIN)/python -m pytest -q -s -m soak tests/faults
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from lsviz import __version__, options
+from lsviz.analysis.findings import ordinal
 from lsviz.cli_analysis import find_run, recommend, whatif
 from lsviz.cli_lab import lab, updates
 from lsviz.cli_react import react
@@ -36,8 +37,8 @@ from lsviz.console import (
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
+from lsviz.runs.limits import RunLimits
 from lsviz.runs.store import RunStore, default_root
-from lsviz.runs.writer import create_run
 from lsviz.training.catalog import find_task
 
 MAX_AMAX_BYTES = 50_000_000
@@ -99,10 +100,12 @@ def run(
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     inject: options.Inject = "",
+    max_hours: options.MaxHours = None,
+    max_memory: options.MaxMemory = None,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train, write a run folder, print a summary."""
+    """Train, write a run folder, print a summary. It waits for its turn where others train already."""
     spec = find_task(task)
     config = RunConfig.build(
         task=task,
@@ -127,6 +130,8 @@ def run(
         reference_every=reference_every,
         inject=inject,
     )
+    limits = RunLimits.build(hours=max_hours, memory_gib=max_memory)
+    limits.check(config)
     # torch only now: a mistyped option should not cost its import. An absent device leaves no folder.
     from lsviz.training.engine import Engine
     from lsviz.training.injection import check_layers
@@ -137,11 +142,20 @@ def run(
         print_error(f"note: {note}")
     for warning in config.warnings(spec.optimizer):
         print_error(f"warning: {warning}")
+    from lsviz.jobs.queue import enqueue, start_due, wait_for_turn
     from lsviz.jobs.worker import execute_run, stop_on_signals
 
-    path = create_run(out or default_root(), config)
-    with stop_on_signals() as stop, RunProgress(config, spec.metric_name) as progress:
-        state = execute_run(path, stop, progress.observe)
+    with stop_on_signals() as stop:
+        queued = enqueue(out or default_root(), config, limits=limits, here=True)
+        path = queued.path
+        try:
+            if not wait_for_turn(queued, lambda: bool(stop), _tell_place):
+                print_error("cancelled while it waited for its turn")
+                raise typer.Exit(130)
+            with RunProgress(config, spec.metric_name) as progress:
+                state = execute_run(path, stop, progress.observe)
+        finally:
+            start_due(path.parent)
     summary = _summary(path)
     if as_json:
         print_json(summary)
@@ -176,8 +190,11 @@ def list_runs(
 ) -> None:
     """List the runs in a folder, newest first."""
     from lsviz.analysis.listing import runs_frame
+    from lsviz.jobs.queue import start_due
 
-    store = RunStore.at(runs or default_root())
+    root = runs or default_root()
+    start_due(root)
+    store = RunStore.at(root)
     frame, problems = runs_frame(store.list_runs())
     for problem in problems:
         print_error(problem)
@@ -275,6 +292,10 @@ def dash(
     from lsviz.jobs.dashboard import serve_dashboard
 
     raise typer.Exit(serve_dashboard(port, open_browser=browser))
+
+
+def _tell_place(place: int) -> None:
+    print_error(f"queued, {ordinal(place)}: it begins when its turn comes; Ctrl-C leaves the queue")
 
 
 def _summary(path: Path) -> dict[str, Any]:

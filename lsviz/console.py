@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lsviz.analysis.compare import run_label
-from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.findings import format_percent, format_scale, ordinal
 from lsviz.analysis.reproduction import VARIANT_LABELS, format_metric, headline
 from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
 from lsviz.policies import Policy, Trace, format_number
@@ -228,7 +228,8 @@ def runs_table(frame: pd.DataFrame, root: Path) -> None:
     for row in frame.to_dict("records"):
         policy = ", ".join(filter(None, (row["policy"], row["update"])))
         name = [row["name"]] if named else []
-        cells = [row["run_id"], *name, policy, row["precision"], row["state"], row["task"]]
+        state = row["state"] if pd.isna(row["place"]) else f"{row['state']}, {ordinal(row['place'])}"
+        cells = [row["run_id"], *name, policy, row["precision"], state, row["task"]]
         cells += [f"{row['step']}/{row['steps']}", row["metric"], row["skipped_steps"]]
         scale = row["loss_scale"]
         cells += ["–" if pd.isna(scale) else format_scale(scale), row["seed"]]

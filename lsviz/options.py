@@ -69,6 +69,13 @@ Inject = Annotated[
         help=f"Faults for teaching: {_words(list(FAULT_KINDS))}, as 20:layer3:inf; several with commas.",
     ),
 ]
+MaxHours = Annotated[
+    float | None, typer.Option(help="End it after so many hours; LSVIZ_MAX_HOURS or 24 by default.")
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(help="End it when it takes so many GiB; LSVIZ_MAX_MEMORY_GIB or 90 % by default."),
+]
 Out = Annotated[
     Path | None, typer.Option(parser=read_folder, metavar="FOLDER", help="Folder that holds the runs.")
 ]

@@ -203,3 +203,9 @@ def lead_words(run: RunShares, *, lower: bool = False) -> str:
         lead = "Without loss scaling" if run.policy == "none" else f"With {run.scale_words}"
         lead = lead if run.precision == "fp16" else f"{lead} in {run.precision.upper()}"
     return lead[0].lower() + lead[1:] if lower else lead
+
+
+def ordinal(number: int) -> str:
+    """Return a place in words: 1st, 2nd, 3rd, 4th, 11th."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

@@ -8,7 +8,8 @@ from typing import Final
 import pandas as pd
 
 from lsviz.analysis.compare import list_frame
-from lsviz.jobs.manager import live_status
+from lsviz.jobs.queue import places
+from lsviz.jobs.settling import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import RunStatus
 from lsviz.runs.store import samples_root
@@ -20,8 +21,9 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     """Return one row a run from its small files alone, in the given order, and what could not be read.
 
     Returns:
-        The columns of `list_frame` (with ``paused`` as a state too), and name, tags (tuples), pinned, sample,
-        note (``baseline`` of a pinned run, ``sample`` of a shipped one).
+        The columns of `list_frame` (with ``paused`` as a state too), and place (in the queue, from 1; none
+        where it does not wait), name, tags (tuples), pinned, sample, note (``baseline`` of a pinned run,
+        ``sample`` of a shipped one).
     """
     kept: list[tuple[Run, RunStatus]] = []
     problems: list[str] = []
@@ -36,6 +38,9 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     parents = {parent: parent.resolve() == samples for parent in {run.path.parent for run, _ in kept}}
     frame["state"] = ["paused" if status.live and status.paused else status.state for _, status in kept]
     frame["run_id"] = [run.run_id for run, _ in kept]  # its folder, which is what finds it
+    queued = {run.path.parent for run, status in kept if status.state == "queued"}
+    waiting = {root / run_id: place for root in queued for run_id, place in places(root).items()}
+    frame["place"] = pd.array([waiting.get(run.path) for run, _ in kept], dtype="Int64")
     frame["name"] = [given.name for given in labels]
     frame["tags"] = [given.tags for given in labels]
     frame["pinned"] = [given.pinned for given in labels]

@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Final
+
+RUN_ID: Final = "LSVIZ_RUN_ID"
+"""What a run's process, and all that is started from it, has in its environment: the run's id."""
 
 
 def worker_command(*arguments: str) -> list[str]:
-    """Return the command of ``python -m lsviz.jobs.worker``.
+    """Return the command of ``python -m lsviz.jobs.worker``."""
+    return module_command("lsviz.jobs.worker", *arguments)
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of ours.
 
     The folder that it starts in is not searched for modules: a user's ``random.py`` there is not ours.
     """
-    return [sys.executable, "-P", "-m", "lsviz.jobs.worker", *arguments]
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def worker_environment(**extra: str) -> dict[str, str]:
-    """Return the environment of a worker, which finds modules where this process does."""
+    """Return the environment of a worker, which finds modules where this process does.
+
+    It is no part of the run, if any, whose process starts it.
+    """
     path = os.pathsep.join(str(Path(entry).absolute()) if entry else str(Path.cwd()) for entry in sys.path)
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}
+    inherited = {key: value for key, value in os.environ.items() if key != RUN_ID}
+    return {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **extra}

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from lsviz.jobs.manager import is_ours, live_status
+from lsviz.jobs.settling import is_ours, live_status
 from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import PAUSE

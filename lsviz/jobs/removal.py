@@ -7,7 +7,7 @@ import secrets
 import shutil
 from typing import Final
 
-from lsviz.jobs.manager import live_status
+from lsviz.jobs.settling import live_status
 from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.store import is_sample

@@ -25,7 +25,9 @@ from filelock import FileLock, Timeout
 
 from lsviz.errors import UserError
 from lsviz.jobs.launching import worker_command, worker_environment
-from lsviz.jobs.manager import live_status, settle_run
+from lsviz.jobs.queue import start_due
+from lsviz.jobs.settling import live_status, settle_run
+from lsviz.jobs.slots import cores
 from lsviz.runs.config import RunConfig
 from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run, RunError, open_run
@@ -69,7 +71,7 @@ Observer = Callable[[RunConfig, Run | None, str], None]
 
 def default_jobs() -> int:
     """Return how many runs go at once by default: one a CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def finished_runs(root: Path) -> dict[RunConfig, Run]:
@@ -102,6 +104,9 @@ def run_sweep(
     the same call goes on with what is missing; so it is where this process dies, a moment later. A run
     that fails, is cancelled or loses its folder does not stop the others.
 
+    Its runs wait in no queue: it takes as many slots as ``jobs`` says. Beside it queued runs go on, one at a
+    time where it takes all.
+
     Args:
         root: Folder that holds the runs; made if missing. One sweep at a time works in it.
         configs: What to train, in order; a repeated one is trained once.
@@ -125,7 +130,10 @@ def run_sweep(
             observe(config, run, "")
         missing = [config for config in wanted if config not in done]
         crew = _Crew(root, missing, min(jobs or default_jobs(), len(missing)), started)
-        failed, stopped = crew.work(done, observe)
+        try:
+            failed, stopped = crew.work(done, observe)
+        finally:
+            start_due(root)  # what waited for its slots
     ordered = {config: done[config] for config in wanted if config in done}
     return SweepResult(ordered, failed, len(wanted) - len(missing), stopped)
 

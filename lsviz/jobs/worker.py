@@ -17,10 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsviz.jobs.limiting import LimitError, LimitWatch
 from lsviz.jobs.pausing import PauseGate
+from lsviz.jobs.queue import claim, start_due
 from lsviz.jobs.runlog import RunLog
+from lsviz.runs.limits import RunLimits
 from lsviz.runs.locking import RunBusyError
-from lsviz.runs.reader import open_run
+from lsviz.runs.reader import Run, open_run
 from lsviz.runs.schema import ORIGINAL, PICTURE, State
 from lsviz.runs.writer import RunWriter
 from lsviz.training.catalog import find_task
@@ -86,6 +89,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
         ``finished`` or ``cancelled``.
 
     Raises:
+        LimitError: It has taken all that it may; it is marked failed with that sentence.
         Exception: Whatever training raises; the run is then marked failed with its text.
     """
     with RunWriter(path) as writer:
@@ -113,6 +117,7 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
         task = build_task(config.task)
         if isinstance(task, Drawing):
             writer.draw(ORIGINAL, task.original().numpy())
+        watch = LimitWatch(writer.record.limits or RunLimits.build(), path / "log.txt")
         gate = PauseGate(writer, stopped=lambda: bool(stop))
         for result in train(task, config, engine):
             writer.append(
@@ -129,6 +134,11 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
             if result.step.step + 1 == config.steps:
                 continue
             gate.wait()
+            try:
+                watch.check()
+            except LimitError as reached:
+                writer.end("failed", str(reached))
+                raise
             if stop:
                 hand_back_freed_memory()
                 writer.end("cancelled")
@@ -163,7 +173,8 @@ def execute_many(
                 state = execute_run(path, stop, log.observe)
                 log.end(state)
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                named = "" if isinstance(error, LimitError) else f"{type(error).__name__}: "
+                reason = f"{named}{error}"
                 # On a full disk there is no room for the log either; the answer must come all the same.
                 with suppress(OSError):
                     traceback.print_exc()
@@ -194,14 +205,26 @@ def main(argv: list[str]) -> int:
             execute_many(iter(sys.stdin.readline, ""), answer, _log_to, parent)
         return 0
     path = Path(argv[0])
-    open_run(path)
+    run = open_run(path)
+    try:
+        return _execute_queued(run)
+    finally:
+        start_due(path.parent)  # so that the queue goes on with no server to look after it
+
+
+def _execute_queued(run: Run) -> int:
     with stop_on_signals() as stop:
         try:
-            log = RunLog(path)
-            log.end(execute_run(path, stop, log.observe))
-        except RunBusyError as error:  # another process's run: its log and status are its own
+            if not claim(run):
+                return 2  # cancelled, or another process's: its log and status are not this one's
+            log = RunLog(run.path)
+            log.end(execute_run(run.path, stop, log.observe))
+        except RunBusyError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except LimitError as error:
+            print(error, file=sys.stderr)
+            return 1
         except Exception:
             traceback.print_exc()  # for log.txt; the status already holds the one line for people
             return 1

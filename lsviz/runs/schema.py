@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lsviz.exponents import BINS, ROUNDING_FORMATS, ExponentHistogram
 from lsviz.runs.config import RunConfig
+from lsviz.runs.limits import RunLimits
 
 SCHEMA_VERSION: Final = 1
 
@@ -32,6 +33,9 @@ TENSORS: Final = b"lsviz.tensors"
 
 PAUSE: Final = "pause"
 """While a live run's folder has a file of that name, the run waits between two steps."""
+
+CANCEL: Final = "cancel"
+"""A live run's folder has a file of that name once somebody asked it to end."""
 
 OWN_LOOP: Final = "recorded from a loop of its own"
 """The engine of a run that lsviz did not train."""
@@ -56,12 +60,19 @@ class RunRecord(BaseModel):
     engine: str | None = None
     metric_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9 _./-]{1,40}$")
     whole: bool = Field(default=True, description="Whether gradients of the whole model are recorded.")
+    queued: float | None = Field(
+        default=None, description="Its place among those that wait in a queue; None where it never did."
+    )
+    owner: str | None = Field(default=None, max_length=100, description="Who launched it; opaque.")
+    limits: RunLimits | None = None
 
 
 class RunStatus(BaseModel):
     """The content of status.json, replaced as a whole at every change.
 
-    ``pid``, ``process_start`` and ``host`` tell which process writes, so that its death is noticed.
+    ``pid``, ``process_start``, ``start_ticks``, ``boot_id`` and ``host`` tell which process writes, so that
+    its death is noticed (`lsviz.runs.process`). A queued run has one as soon as it starts, or where a command
+    waits for its turn.
     The four figures of the last step spare a list of many runs from opening their tables.
     """
 
@@ -76,9 +87,12 @@ class RunStatus(BaseModel):
     loss_scale: float | None = Field(default=None, description="S in force during the last step.")
     skipped_steps: int = Field(default=0, ge=0)
     paused: bool = Field(default=False, description="Whether it waits for its pause file to go.")
+    waiting: bool = Field(default=False, description="Whether its process waits for its turn in the queue.")
     updated: float = Field(default=0.0, description="Seconds since 1970 at the last change.")
     pid: int | None = None
     process_start: float | None = None
+    start_ticks: int | None = Field(default=None, description="From the boot to the process's start.")
+    boot_id: str | None = None
     host: str | None = None
 
     @property

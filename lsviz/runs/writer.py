@@ -8,7 +8,6 @@ import math
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 from PIL import Image
 from pydantic import BaseModel
@@ -26,8 +24,10 @@ from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
 from lsviz.runs.files import RunFolderError, not_written, write_json, write_parquet
 from lsviz.runs.locking import RunBusyError, lock_run, unlock_run
+from lsviz.runs.process import NOBODY, own_mark
 from lsviz.runs.reader import load_document
 from lsviz.runs.schema import (
+    CANCEL,
     PAUSE,
     ExponentRow,
     RunRecord,
@@ -66,7 +66,9 @@ class RunExistsError(RunFolderError):
     """A new run can't have that name: something has it."""
 
 
-def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path:
+def create_run(
+    root: Path, config: RunConfig, run_id: str | None = None, *, waiting: bool = False, **known: Any
+) -> Path:
     """Make the folder of a new run, in state queued, and return its path.
 
     The folder appears under its name only when run.json and status.json are in it.
@@ -75,6 +77,8 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         root: Folder that holds runs.
         config: What the run is asked to do.
         run_id: Its name; one of its own by default.
+        waiting: Whether this process waits for the run's turn in a queue, to train it then.
+        known: More fields of run.json.
 
     Raises:
         RunExistsError: The root has something of that name.
@@ -82,7 +86,8 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
     """
     now = datetime.now(UTC)
     run_id = run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
-    record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config)
+    record = RunRecord(run_id=run_id, created=now.isoformat(timespec="seconds"), config=config, **known)
+    process = own_mark() if waiting else {}
     hidden = root / f".{run_id}.{secrets.token_hex(4)}.tmp"
     try:
         str(root).encode()
@@ -96,7 +101,9 @@ def create_run(root: Path, config: RunConfig, run_id: str | None = None) -> Path
         write_json(hidden / "run.json", record.model_dump())
         write_json(
             hidden / "status.json",
-            RunStatus(state="queued", steps=config.steps, updated=time.time()).model_dump(),
+            RunStatus(
+                state="queued", steps=config.steps, updated=time.time(), waiting=waiting, **process
+            ).model_dump(),
         )
         hidden.rename(root / run_id)
     except OSError as error:
@@ -286,7 +293,8 @@ class RunWriter:
             state, error = "failed", error or str(reason)
         try:
             with contextlib.suppress(OSError):
-                (self.path / PAUSE).unlink(missing_ok=True)
+                for asked in (PAUSE, CANCEL):
+                    (self.path / asked).unlink(missing_ok=True)
             if self._open_ended and self._last is not None:
                 steps = min(self._last.step + 1, MAX_STEPS)
                 with contextlib.suppress(RunFolderError):
@@ -311,7 +319,7 @@ class RunWriter:
 
     def _write_status(self, state: State, error: str | None = None) -> None:
         # Only a live run has a process; an ended one need not tell on which machine it was made.
-        process = psutil.Process() if state in ("queued", "running") else None
+        process = own_mark() if state in ("queued", "running") else NOBODY
         last = self._last
         done = last.step + 1 if last else 0
         status = RunStatus(
@@ -325,9 +333,7 @@ class RunWriter:
             skipped_steps=self._skipped,
             paused=self._paused,
             updated=time.time(),
-            pid=process.pid if process else None,
-            process_start=process.create_time() if process else None,
-            host=socket.gethostname() if process else None,
+            **process,
         )
         self._write_json("status.json", status)
 

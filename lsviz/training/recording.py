@@ -212,7 +212,8 @@ class Recording:
         while True:
             self.path = _free_path(self.path)
             with suppress(RunExistsError):  # another process's, made in between: the next name
-                create_run(self.path.parent, self._config(), self.path.name)
+                # Told from the first moment: nobody may take a user's process for one of ours.
+                create_run(self.path.parent, self._config(), self.path.name, engine=OWN_LOOP)
                 break
         writer = RunWriter(self.path, open_ended=True)
         writer.__enter__()

@@ -11,7 +11,7 @@ import streamlit as st
 from lsviz.analysis.compare import list_frame
 from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
-from lsviz.jobs.manager import live_status, submit_run
+from lsviz.jobs.manager import check_room, live_status, submit_run
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
@@ -19,6 +19,7 @@ from lsviz.training.catalog import TASKS, find_task
 from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
+from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
 from lsviz.ui.text import plain
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
@@ -124,12 +125,16 @@ def _start(asked: Sequence[dict[str, Any]]) -> None:
     """Start all these runs, or none, and watch them beside those that still run."""
     try:
         configs = [RunConfig.build(**settings) for settings in asked]
-        started = [submit_run(default_root(), config).run_id for config in configs]
+        check_room(default_root(), len(configs))
+        owner = session_owner()
+        started = [submit_run(default_root(), config, owner=owner).run_id for config in configs]
     except UserError as error:
         st.error(plain(error))
         return
     going = [run_id for run_id in watched_runs() if _still_runs(run_id)]
-    st.toast("Started. It goes on when you close this page.", icon=":material/play_arrow:")
+    waits = any(queue_line(run_store().find(run_id)) for run_id in started)
+    words = "Queued: it starts when its turn comes, and goes" if waits else "Started. It goes"
+    st.toast(f"{words} on when you close this page.", icon=":material/play_arrow:")
     remember_run(started[0])
     watch([*going[: MAX_COMPARED - len(started)], *started])
     st.rerun()

@@ -19,6 +19,7 @@ from lsviz.charts.views import (
     view_labels,
 )
 from lsviz.jobs.manager import live_status
+from lsviz.jobs.queue import tend
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.tables import stacked_frame
 from lsviz.ui.comparing import baseline_of
@@ -54,6 +55,8 @@ def watch_runs(run_ids: Sequence[str]) -> None:
 
 
 def _show_runs(runs: Sequence[Run], were_live: set[str]) -> None:
+    for root in {run.path.parent for run in runs if run.run_id in were_live}:
+        tend(root)
     views: list[RunView] = []
     for run in runs:
         try:

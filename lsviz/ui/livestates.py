@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 import streamlit as st
 
@@ -17,6 +16,7 @@ from lsviz.jobs.pausing import is_pausing, pause_run, resume_run
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import RunStatus
 from lsviz.runs.store import default_root
+from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import unwatch, watch_instead
 from lsviz.ui.text import plain
 
@@ -109,13 +109,16 @@ def _carry_out(act: Callable[[Run], object], run: Run) -> None:
         st.toast(plain(error), icon=":material/error:")
     else:
         if act is cancel_run:
-            st.toast("Asked it to stop after the step in hand.")
+            st.toast("It ends: at once where it waits, else after the step in hand.")
 
 
 def _progress(run: Run, view: RunView) -> str:
     status = view.status
     if not is_ours(run):
         return f"Step {status.step:,}, recorded from a loop of your own: stop it where it runs"
+    queued = queue_line(run) if status.state == "queued" else ""
+    if queued:
+        return queued
     step, of = f"{status.step:,}", f"of {status.steps:,}"
     pausing = is_pausing(run)
     if status.paused:
@@ -126,7 +129,7 @@ def _progress(run: Run, view: RunView) -> str:
 
 
 def _starting(view: RunView) -> str:
-    since = time.time() - datetime.fromisoformat(view.record.created).timestamp()
+    since = time.time() - view.status.updated
     return f"Starting: loading torch and the data, {max(0, since):.0f} s"
 
 
@@ -172,7 +175,7 @@ def _show_again(run: Run) -> None:
     words = "With the same settings, from step 0."
     if st.button("Start it again", icon=":material/replay:", key=f"again-{run.run_id}", help=words):
         try:
-            again = submit_run(default_root(), run.config)
+            again = submit_run(default_root(), run.config, owner=session_owner())
         except UserError as error:
             st.error(plain(error))
         else:

@@ -10,11 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.compare import run_label
+from lsviz.analysis.findings import ordinal
 from lsviz.jobs.manager import live_status
+from lsviz.jobs.queue import tend
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.store import RunStore
 from lsviz.ui.importing import import_runs
 from lsviz.ui.links import link_page
+from lsviz.ui.queueing import queue_line
 from lsviz.ui.state import set_url_list, url_list
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import show_problems
@@ -65,13 +68,16 @@ def show_live(runs: Sequence[Run]) -> None:
 
 
 def _show_live(runs: Sequence[Run]) -> None:
+    for root in {run.path.parent for run in runs}:
+        tend(root)
     for run in runs:
         try:
             status = live_status(run)
         except RunError:  # deleted since
             continue
         name = run.labels.name or f"{run_label(run.config)} on {run.config.task}"
-        text = plain(f"{name}: {status.state}, step {status.step:,} of {status.steps:,}")
+        where = queue_line(run) or f"{status.state}, step {status.step:,} of {status.steps:,}"
+        text = plain(f"{name}: {where}")
         bar, link = st.columns([10, 2], vertical_alignment="center")
         bar.progress(min(1.0, status.step / max(1, status.steps)), text=text)
         with link:
@@ -109,6 +115,10 @@ def shown_frame(found: pd.DataFrame) -> pd.DataFrame:
     ]
     frame["step"] = [
         f"{a:,}" if a == b else f"{a:,} of {b:,}" for a, b in zip(found["step"], found["steps"], strict=True)
+    ]
+    frame["state"] = [
+        state if pd.isna(place) else f"{state}, {ordinal(place)}"
+        for state, place in zip(found["state"], found["place"], strict=True)
     ]
     frame["tags"] = [list(tags) for tags in found["tags"]]
     frame["created"] = pd.to_datetime(found["created"], errors="coerce", utc=True, format="ISO8601")

@@ -97,7 +97,7 @@ def start_server(folder: Path) -> Iterator[Server]:
             str(port),
         ],
         cwd=REPOSITORY,
-        env=clean_environment(LSVIZ_RUNS=str(folder / "runs")),
+        env=clean_environment(LSVIZ_RUNS=str(folder / "runs"), LSVIZ_SLOTS="4"),
         stdout=log,
         stderr=subprocess.STDOUT,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from lsviz.jobs.manager import live_status
+from lsviz.jobs.manager import cancel_run, live_status, submit_run
 from lsviz.jobs.pausing import is_pausing
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, open_run
@@ -218,3 +218,34 @@ def test_pages_that_ask_one_run_begin_with_the_one_last_chosen(
         assert not app.exception, app.exception
         if page in ("blame", "whatif"):
             assert app.selectbox(key="seen").value == older.name
+
+
+@pytest.mark.usefixtures("no_samples")
+def test_a_run_that_waits_tells_its_place_and_can_leave(
+    runs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSVIZ_SLOTS", "1")
+    config = RunConfig.build(task="digits-mlp", steps=8)
+    with RunWriter(create_run(runs_root, config, queued=1.0)):  # trains, and has the only slot
+        first = submit_run(runs_root, config, owner="another")
+        app = open_page("launch", task="digits-mlp", steps="8")
+        press(app, "Start")
+        mine = next(
+            run for run in RunStore.at(runs_root).list_runs() if (run.record.owner or "").startswith("page-")
+        )
+        assert "Queued, 2nd: it starts when its turn comes (1 under way, 1 at once)" in progress(app)
+        assert open_page("launch", run=first.run_id).get("progress")[0].proto.text.startswith("Queued, 1st")
+        table = next(frame.value for frame in open_page("runs").dataframe)
+        assert set(table["state"]) == {"running", "queued, 1st", "queued, 2nd"}
+        press(app, "Cancel")
+        assert "Cancelled" in words(app)
+        assert mine.status.state == "cancelled"
+        monkeypatch.setenv("LSVIZ_MAX_QUEUED", "1")
+        app = open_page("launch", task="digits-mlp", steps="8")
+        press(app, "Start")
+        assert "1 run waits in" in app.error[0].value
+        assert cancel_run(first)
+
+
+def progress(app: AppTest) -> str:
+    return str(app.get("progress")[0].proto.text)
