@@ -11,11 +11,13 @@ import streamlit as st
 from lsviz.analysis.compare import list_frame
 from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
-from lsviz.jobs.manager import live_status, submit_run
+from lsviz.jobs.manager import live_status
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.access import changing
+from lsviz.ui.acting import submit_run
 from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
@@ -116,6 +118,7 @@ def launch_form() -> None:
         icon=":material/play_arrow:",
         width="stretch",
         shortcut="Ctrl+Enter",
+        **changing(),
     ):
         _start([settings, *(settings | changes for changes in also)])
 

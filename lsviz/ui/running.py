@@ -11,14 +11,15 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.errors import UserError
-from lsviz.jobs.removal import delete_run, refuse_to_delete
+from lsviz.jobs.removal import refuse_to_delete
 from lsviz.report import report_html
 from lsviz.runs.bundle import MAX_RUNS, export_bundle
 from lsviz.runs.exchange import TABLE_FORMATS, export_tables, export_zip
-from lsviz.runs.labelling import pin_run, set_labels
 from lsviz.runs.labels import MAX_NAME, MAX_TAG, MAX_TAGS, Labels
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore, is_sample
+from lsviz.ui.access import changing
+from lsviz.ui.acting import delete_run, pin_run, set_labels
 from lsviz.ui.links import link_page
 from lsviz.ui.state import MAX_COMPARED
 from lsviz.ui.text import plain
@@ -43,7 +44,7 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         _exports(chosen)
         if len(chosen) <= MAX_COMPARED:
             _report(chosen)
-        if own and st.button("Delete", icon=":material/delete:", key="delete_runs"):
+        if own and st.button("Delete", icon=":material/delete:", key="delete_runs", **changing()):
             _ask_to_delete(own)
     samples = len(chosen) - len(own)
     if samples:
@@ -69,14 +70,14 @@ def _links(chosen: Sequence[Run]) -> None:
 
 
 def _labelling(run: Run, store: RunStore) -> None:
-    if st.button("Name and tags", icon=":material/label:", key="label_run"):
+    if st.button("Name and tags", icon=":material/label:", key="label_run", **changing()):
         _edit_labels(run, store)
     pinned = run.labels.pinned
     if st.button(
         "Unpin" if pinned else "Pin as baseline",
         icon=":material/keep_off:" if pinned else ":material/keep:",
         key="pin_run",
-        help="A task's baseline comes first on Compare, and new runs are shown beside it.",
+        **changing("A task's baseline comes first on Compare, and new runs are shown beside it."),
     ):
         _try(lambda: pin_run(run, store, pinned=not pinned))
 

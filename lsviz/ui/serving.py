@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Final
 
 import streamlit as st
+import streamlit.config
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsviz.charts.exponents import exponent_figure
+from lsviz.ui.access import server_reason, start_line
 
 SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
 """What runs for each visitor."""
@@ -31,7 +33,8 @@ PARTS: Final = (
 
 @asynccontextmanager
 async def warm_up(app: st.App) -> AsyncIterator[None]:
-    """Import what the pages need and draw an empty figure, before the first visitor comes."""
+    """Tell what the settings in force allow, import what the pages need and draw an empty figure."""
+    _tell_settings()
     for part in PARTS:
         import_module(f"lsviz.ui.{part}")
     exponent_figure([], ["layer"], "light").to_json()
@@ -39,6 +42,15 @@ async def warm_up(app: st.App) -> AsyncIterator[None]:
     gc.collect()
     gc.freeze()
     yield
+
+
+def _tell_settings() -> None:
+    line = start_line()
+    if line is not None:
+        print(line, flush=True)
+    if server_reason() is not None:
+        # Files would be taken into memory before a page is asked: nobody can import here.
+        streamlit.config.set_option("server.maxUploadSize", 0)
 
 
 def in_script() -> bool:

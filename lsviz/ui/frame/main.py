@@ -7,6 +7,8 @@ from typing import Final
 
 import streamlit as st
 
+from lsviz.ui.access import take_token_from_address
+from lsviz.ui.frame.admitting import show_view_only
 from lsviz.ui.frame.menu import show_menu
 from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
@@ -51,6 +53,7 @@ button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {
 def main() -> None:
     """Draw the page that the URL names."""
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
+    take_token_from_address()
     pages = {
         section: [
             st.Page(
@@ -68,6 +71,7 @@ def main() -> None:
     arrive(chosen.url_path or PAGES[0])
     show_menu(chosen.url_path or PAGES[0])
     st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
+    show_view_only()
     chosen.run()
 
 
