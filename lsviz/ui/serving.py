@@ -20,6 +20,7 @@ import streamlit.config
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsviz.charts.exponents import exponent_figure
+from lsviz.jobs.dashboard import open_when_it_answers
 from lsviz.ui.access import server_reason, start_line
 
 SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
@@ -59,5 +60,7 @@ def in_script() -> bool:
 
 
 if __name__ == "__main__":
+    for url in sys.argv[2:]:
+        open_when_it_answers(url)
     with suppress(KeyboardInterrupt):
         st.App(SCRIPT, lifespan=warm_up).run(config=json.loads(sys.argv[1]))
