@@ -8,6 +8,7 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.runs.reader import Run
+from lsviz.runs.showing import showable
 from lsviz.ui.state import last_run, remember_run
 from lsviz.ui.text import plain
 
@@ -40,7 +41,7 @@ def choose_run(runs: Sequence[Run], words: str) -> Run:
 
 def run_option(run: Run, *words: str) -> str:
     """Return a run as a line to choose: what a person called it first, then these words."""
-    return " · ".join(filter(None, (run.labels.name, *words)))
+    return showable(" · ".join(filter(None, (run.labels.name, *words))))
 
 
 def _option(run: Run) -> str:

@@ -22,7 +22,7 @@ from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
 from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
 RECENT = 8
@@ -165,7 +165,7 @@ def show_recent_runs() -> None:
     shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(
-        shown,
+        plain_frame(shown),
         hide_index=True,
         on_select="rerun",
         placeholder="–",

@@ -16,6 +16,7 @@ from lsviz.jobs.manager import is_ours
 from lsviz.jobs.pausing import is_pausing
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import RunStatus
+from lsviz.runs.showing import showable
 from lsviz.runs.store import default_root
 from lsviz.ui.access import changing
 from lsviz.ui.acting import cancel_run, pause_run, resume_run, submit_run
@@ -156,7 +157,7 @@ def _show_end(run: Run, view: RunView, numbers: str) -> None:
         words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped."
     getattr(st, kind)(f"{words}  \n{plain(numbers)}" if numbers and len(view.steps) else words, icon=icon)
     if status.error:
-        st.code(status.error, language=None, wrap_lines=True)
+        st.code(showable(status.error), language=None, wrap_lines=True)
     with st.container(horizontal=True, gap="small"):
         if status.state != "finished" and is_ours(run):
             _show_again(run)
@@ -167,7 +168,7 @@ def _show_log(run: Run) -> None:
     log = run.log_tail()
     if log:
         with st.popover("Its log", icon=":material/notes:", help="The last lines that its process wrote."):
-            st.code(log, language=None, wrap_lines=True)
+            st.code(showable(log), language=None, wrap_lines=True)
 
 
 def _show_again(run: Run) -> None:

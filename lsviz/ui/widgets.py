@@ -12,6 +12,7 @@ from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.lessons import load_glossary
 from lsviz.analysis.view import RunView
 from lsviz.charts.views import spectra_figure, spectra_frame, view_labels
+from lsviz.runs.showing import showable
 from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
@@ -101,4 +102,4 @@ def show_problems(
     if lines:
         title = "1 file can't be read" if len(lines) == 1 else f"{len(lines)} files can't be read"
         with st.expander(title, icon=":material/broken_image:"):
-            st.code("\n".join(lines), language=None, wrap_lines=True)
+            st.code(showable("\n".join(lines)), language=None, wrap_lines=True)
