@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test check bench samples clean
+.PHONY: app test soak check bench samples clean
 
 app: $(VENV)/.installed
 	$(BIN)/lsviz dash
@@ -11,6 +11,11 @@ app: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+# Faults and load for minutes on end, which CI leaves out.
+soak: $(VENV)/.installed-test
+	@sh tests/browser/install_chromium.sh
+	$(BIN)/python -m pytest -q -n 0 -m soak tests/faults
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -25,6 +30,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.recorder
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.sessions
 
 # The runs behind the lessons, each recorded 25 times (those that the pages open on come last), and the table beside the paper (about 35 minutes on two cores).
 samples: $(VENV)/.installed
