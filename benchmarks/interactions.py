@@ -14,6 +14,7 @@ TITLE: Final = "h2"
 MAP: Final = ".st-key-layers_map .cartesianlayer"
 HISTORY: Final = ".st-key-layer_history .cartesianlayer"
 MAP_CELLS: Final = ".st-key-layers_map .heatmaplayer image"
+FORM: Final = '[data-testid="stMain"]'
 TABLE: Final = '[data-testid="stDataFrame"] canvas'
 
 FIRST_PICTURES: Final = {
@@ -115,6 +116,13 @@ def on_pattern(page: Page) -> Iterator[Act]:
         step += 1
 
 
+def on_lessons(page: Page) -> Iterator[Act]:
+    """Go to the next lesson, and the one after it."""
+    while True:
+        button = page.locator(".st-key-learn_next button").first
+        yield lambda button=button: button.click()
+
+
 def searching(page: Page) -> Iterator[Act]:
     """Search for one word after the other: typed before, sent by Enter."""
     field = page.get_by_role("searchbox", name="Search")
@@ -141,6 +149,9 @@ def in_list(label: str, key: str = "ArrowDown") -> Callable[[Page], Iterator[Act
 INTERACTIONS: Final = (
     Interaction("Explore: a step on", "", on_slider, FIGURE),
     Interaction("Explore: another task", "", in_list("What is trained"), FIGURE),
+    Interaction("Learn: the next lesson", "learn", on_lessons, TITLE),
+    Interaction("Launch: another task", "launch", in_list("Task"), FORM),
+    Interaction("Launch: another policy", "launch", in_list("Loss-scaling policy"), FORM),
     Interaction("Compare: a step on", "compare", on_slider, ".st-key-compare_spectra .cartesianlayer"),
     Interaction("Layers: a step on", "layers", on_slider, MAP),
     Interaction("Layers: a click on a row", "layers", on_rows, HISTORY),

@@ -57,8 +57,11 @@ def _frozen_rows(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return rows
 
 
-def _moved(counts: Counts, k: int) -> Counts:
-    """Move every bin by k places; what would leave the range piles up in the end bin."""
+def moved_counts(counts: Counts, k: int) -> Counts:
+    """Return counts by exponent (shape (128,)) of the same values times 2^k.
+
+    What would leave the range piles up in the end bin.
+    """
     k = max(-BINS, min(BINS, k))
     out = np.zeros_like(counts)
     if k >= 0:
@@ -241,13 +244,13 @@ class ExponentHistogram:
         in the end bin, and what has piled up there does not come back.
         """
         return ExponentHistogram(
-            _moved(self.counts, k),
+            moved_counts(self.counts, k),
             zero=self.zero,
             inf=self.inf,
             nan=self.nan,
             amax=_scaled(self.amax, k),
-            ones=None if self.ones is None else _moved(self.ones, k),
-            past=None if self.past is None else {n: _moved(c, k) for n, c in self.past.items()},
+            ones=None if self.ones is None else moved_counts(self.ones, k),
+            past=None if self.past is None else {n: moved_counts(c, k) for n, c in self.past.items()},
         )
 
     def fractions(self, fmt: FloatFormat) -> Shares:

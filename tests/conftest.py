@@ -32,6 +32,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def checked_figures() -> None:
+    """Let Plotly check each value of every figure drawn in this process."""
+    from lsviz.charts import drawing
+
+    drawing.CHECKED = True
+
+
 def train_run(root: Path, **settings: object) -> Run:
     """Train a run to its end in this process and return it."""
     path = create_run(root, RunConfig.build(**settings))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.findings import format_magnitude, format_percent, format_scale
 from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
 from lsviz.formats import FloatFormat
 from lsviz.runs.injection import Injection, format_injections
@@ -301,7 +301,8 @@ def bottleneck_finding(found: Bottleneck | None) -> str:
     if found is None:
         return "How near gradients come to overflow is not known of this run."
     often = "at every step" if found.share == 1 else f"at {format_percent(found.share)} of the steps"
+    largest = f"{format_magnitude(found.largest)} at step {found.step:,}"
     return (
-        f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {found.largest:.3g} at step "
-        f"{found.step:,}, allows S = {format_scale(found.allows)} at most; it has the least headroom {often}."
+        f"{found.layer or 'The model'} is the bottleneck: its largest gradient, {largest}, allows "
+        f"S = {format_scale(found.allows)} at most; it has the least headroom {often}."
     )

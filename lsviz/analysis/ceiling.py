@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from lsviz.analysis.blame import largest_scale
-from lsviz.analysis.findings import format_scale
+from lsviz.analysis.findings import format_magnitude, format_scale
 from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE
 from lsviz.formats import FloatFormat
 
@@ -53,7 +53,8 @@ class Ceiling:
             return (
                 f"step {self.step:,} overflowed at S = {format_scale(self.overflowed_at)}, which leaves {top}"
             )
-        whose = f"{self.layer or 'the model'}'s largest gradient, {self.largest:.3g} at step {self.step:,},"
+        largest = f"{format_magnitude(self.largest or 0.0)} at step {self.step:,}"
+        whose = f"{self.layer or 'the model'}'s largest gradient, {largest},"
         over = f"over all {self.steps:,} steps" if self.steps > 1 else "at the one step"
         return f"{over} {whose} allows {top}"
 

@@ -65,27 +65,47 @@ class RunShares:
         return [layer for layer, share in self.flushed.items() if share >= STARVED]
 
 
-def run_shares(config: RunConfig, exponents: pd.DataFrame, step: int, layers: Sequence[str]) -> RunShares:
+def run_shares(
+    config: RunConfig,
+    exponents: pd.DataFrame,
+    step: int,
+    layers: Sequence[str],
+    by_layer: pd.DataFrame | None = None,
+) -> RunShares:
     """Return what one run's exponents table says of one step.
 
     ``loss_scale`` is 0 where the step was not recorded.
+
+    Args:
+        config: The run's.
+        exponents: Its exponents table, or part of it.
+        step: A recorded step.
+        layers: Which tensors count.
+        by_layer: `flushed_frame` of that table, where it is known already.
     """
-    here = exponents[(exponents["step"] == step) & (exponents["kind"] == "activation_grad")]
-    recorded = here[~here["reference"].astype(bool)]
-    flushed = flushed_frame(here)
+    here = _outputs_at(exponents, step)
+    recorded = here[~here["reference"].to_numpy(bool)]
+    flushed = flushed_frame(here) if by_layer is None else _outputs_at(by_layer, step)
     total = total_flushed_frame(flushed, layers)
-    by_layer = flushed.set_index("tensor")[["flushed", "overflow"]].to_dict()
+    lost = dict(zip(flushed["tensor"], flushed["flushed"], strict=True))
+    gone = dict(zip(flushed["tensor"], flushed["overflow"], strict=True))
     return RunShares(
         precision=config.precision,
         policy=config.policy,
         loss_scale=float(recorded["loss_scale"].min()) if len(recorded) else 0.0,
         highest_scale=float(recorded["loss_scale"].max()) if len(recorded) else 0.0,
-        flushed={k: float(by_layer["flushed"][k]) for k in layers if k in by_layer["flushed"]},
+        flushed={k: float(lost[k]) for k in layers if k in lost},
         total=float(total["flushed"].iloc[0]) if len(total) else 0.0,
-        overflow={k: float(by_layer["overflow"][k]) for k in layers if k in by_layer["overflow"]},
+        overflow={k: float(gone[k]) for k in layers if k in gone},
         zero=float(recorded["zero"].sum() / numel) if (numel := recorded["numel"].sum()) else None,
         task=config.task,
     )
+
+
+def _outputs_at(frame: pd.DataFrame, step: int) -> pd.DataFrame:
+    wanted = (frame["step"].to_numpy() == step) & (frame["kind"].to_numpy() == "activation_grad")
+    found: pd.DataFrame = frame[wanted]
+    return found
 
 
 def format_percent(share: float) -> str:
@@ -106,6 +126,11 @@ def format_scale(loss_scale: float) -> str:
     if mantissa == 0.5 and not -4 < exponent - 1 < 14:
         return f"2{str(exponent - 1).translate(_SUPERSCRIPTS)}"
     return f"{loss_scale:,.0f}" if float(loss_scale).is_integer() else f"{loss_scale:g}"
+
+
+def format_magnitude(value: float) -> str:
+    """Return a gradient's magnitude with three digits as people read them: 2,470, 0.0147, 3.1e-07."""
+    return f"{float(f'{value:.3g}'):,.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
 
 
 def format_powers(text: str) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.analysis.findings import RunShares, format_percent, lead_words
-from lsviz.analysis.shares import flushed_frame, layer_names
+from lsviz.analysis.shares import layer_names, lost_shares
 from lsviz.exponents import BINS, MIN_EXPONENT
 from lsviz.formats import FP16, FloatFormat
 
@@ -29,7 +29,6 @@ WORTH_TELLING: Final = 0.01
 MOST_TELLING: Final = 0.5
 SMALL: Final = FP16.min_exponent - MIN_EXPONENT
 """How many bins lie below FP16's normal range."""
-_KEYS: Final = ["step", "tensor", "kind"]
 
 
 def layers_frame(
@@ -52,36 +51,50 @@ def layers_frame(
         flushed most of what is there). Order as recorded. Where S is no power of two, FP32's values
         are moved by whole bins.
     """
-    chosen = exponents[exponents["kind"] == kind]
+    chosen = exponents[exponents["kind"].to_numpy() == kind]
     if kind == "activation_grad":
         chosen = chosen[chosen["tensor"].isin(layer_names(exponents))]
-    is_reference = chosen["reference"].astype(bool)
-    recorded = chosen[~is_reference].reset_index(drop=True)
-    reference = chosen.loc[is_reference, [*_KEYS, "numel", "zero", "counts"]]
-    rows = recorded.merge(reference, on=_KEYS, how="left", suffixes=("", "_reference"))
-    told = flushed_frame(chosen)[[*_KEYS, "flushed", "overflow"]]
-    told = told.astype({name: rows[name].dtype for name in _KEYS})  # an empty one has no types
-    rows = rows.merge(told, on=_KEYS, how="left")
-    compared = rows["numel_reference"].notna().to_numpy(bool)
-    gone = rows["inf"].to_numpy(np.float64) + rows["nan"].to_numpy(np.float64)
-    rows["overflow"] = rows["overflow"].fillna(pd.Series(gone / rows["numel"].clip(lower=1)))
-    kept = _stacked(rows["counts"])
+    is_reference = chosen["reference"].to_numpy(bool)
+    rows, reference = np.flatnonzero(~is_reference), np.flatnonzero(is_reference)
+    steps, tensors = chosen["step"].to_numpy(), chosen["tensor"].to_numpy(object)
+    keys = list(zip(steps, tensors, strict=True))
+    place = {keys[at]: at for at in reference}
+    beside = np.array([place.get(keys[at], -1) for at in rows], np.int64)
+    compared = beside >= 0
+    numel, zero, inf, nan, scale = (
+        chosen[name].to_numpy(np.float64) for name in ("numel", "zero", "inf", "nan", "loss_scale")
+    )
+    gone, spoilt = (inf + nan)[rows], (inf + nan)[beside]
+    _, flushed, overflow = lost_shares(numel[rows], zero[rows], gone, zero[beside], spoilt)
+    overflow = np.where(compared, overflow, gone / np.maximum(numel[rows], 1))
+    counts = chosen["counts"].to_numpy(object)
+    kept = _stacked(counts[rows])
     kept[:, -1] += gone
     whole = kept.sum(axis=1)
     shown, lost = kept, np.zeros(kept.shape, bool)
     if compared.any():
         has = np.zeros_like(kept)
-        places = np.rint(np.log2(rows.loc[compared, "loss_scale"].to_numpy(np.float64))).astype(np.int64)
-        has[compared] = _moved(_stacked(rows.loc[compared, "counts_reference"]), places)
-        at_risk = (rows["numel_reference"] - rows["zero_reference"]).to_numpy(np.float64)
-        whole = np.where(compared, at_risk, whole)
+        places = np.rint(np.log2(scale[rows][compared])).astype(np.int64)
+        has[compared] = _moved(_stacked(counts[beside[compared]]), places)
+        whole = np.where(compared, (numel - zero)[beside], whole)
         if expected:
             shown = np.where(compared[:, None], has, kept)
             if half:
                 lost = _lost(has, kept, whole, gone > 0, fmt) & compared[:, None]
     shares = shown / np.where(whole > 0, whole, 1.0)[:, None]
-    found = rows[["step", "tensor", "loss_scale", "flushed", "overflow"]].copy()
-    return found.assign(at_risk=whole, compared=compared, shares=list(shares), lost=list(lost))
+    return pd.DataFrame(
+        {
+            "step": steps[rows],
+            "tensor": tensors[rows],
+            "loss_scale": scale[rows],
+            "flushed": np.where(compared, flushed, np.nan),
+            "overflow": overflow,
+            "at_risk": whole,
+            "compared": compared,
+            "shares": list(shares),
+            "lost": list(lost),
+        }
+    )
 
 
 def thinned_steps(exponents: pd.DataFrame, *, compared: bool) -> pd.DataFrame:

@@ -20,8 +20,8 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     """Return one row a run from its small files alone, in the given order, and what could not be read.
 
     Returns:
-        The columns of `list_frame`, and name, tags (tuples), pinned, sample, note (``baseline`` of a pinned
-        run, ``sample`` of a shipped one).
+        The columns of `list_frame` (with ``paused`` as a state too), and name, tags (tuples), pinned, sample,
+        note (``baseline`` of a pinned run, ``sample`` of a shipped one).
     """
     kept: list[tuple[Run, RunStatus]] = []
     problems: list[str] = []
@@ -34,6 +34,7 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     labels = [run.labels for run, _ in kept]
     samples = samples_root().resolve()
     parents = {parent: parent.resolve() == samples for parent in {run.path.parent for run, _ in kept}}
+    frame["state"] = ["paused" if status.live and status.paused else status.state for _, status in kept]
     frame["run_id"] = [run.run_id for run, _ in kept]  # its folder, which is what finds it
     frame["name"] = [given.name for given in labels]
     frame["tags"] = [given.tags for given in labels]

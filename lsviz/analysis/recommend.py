@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.analysis.ceiling import Ceiling
-from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.findings import format_magnitude, format_percent, format_scale
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
 from lsviz.analysis.whatif import Histograms, WhatIfError
 from lsviz.formats import FP16, FloatFormat
@@ -262,8 +262,8 @@ def _reason(
         return "All recorded gradients are zero. Any loss scale does as well as any other."
     if high is None:
         return (
-            f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step}, which no S from 2^-10 on brings "
-            f"into {name}'s range. Use BF16, whose range is FP32's."
+            f"{upper.tensor} reaches {format_magnitude(upper.value)} at step {upper.step}, which no S from "
+            f"2⁻¹⁰ on brings into {name}'s range. Use BF16, whose range is FP32's."
         )
     most = _most(high, ceiling)
     lower = ceiling is not None and most != high
@@ -271,7 +271,8 @@ def _reason(
         return f"{_begun(ceiling.clause)}. Use BF16, whose range is FP32's."
     high = high if most is None else most
     end = format_scale(high)
-    top = f"{upper.tensor} reaches {upper.value:.3g} at step {upper.step} and overflows above S = {end}"
+    reached = f"{upper.tensor} reaches {format_magnitude(upper.value)} at step {upper.step}"
+    top = f"{reached} and overflows above S = {end}"
     if ceiling is not None and lower:
         top = ceiling.clause
     elif high == SCALES[-1]:

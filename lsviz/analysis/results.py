@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, Final
 
 import pandas as pd
@@ -97,10 +98,14 @@ def spread_frame(results: Sequence[RunResult]) -> pd.DataFrame:
 def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
     first = group[0]
     whole = [r for r in group if r.error is None]
-    frame = pd.DataFrame([r.model_dump() for r in whole], columns=["metric", "flushed"])
-    metric = frame["metric"].astype("float64")
+    metric = pd.Series([r.metric for r in whole], dtype="float64")
+    flushed = pd.Series([r.flushed for r in whole], dtype="float64")
     steps = sum(r.steps for r in whole)
-    layers = pd.DataFrame([r.layers for r in whole]).mean()
+    shares: dict[str, list[float]] = {}
+    for name, share in (pair for r in whole for pair in r.layers.items()):
+        shares.setdefault(name, []).append(share)
+    layers = {name: fmean(of_seeds) for name, of_seeds in shares.items()}
+    worst = max(layers, key=lambda name: layers[name], default=None)
     return {
         "experiment": first.experiment,
         "variant": first.variant,
@@ -116,9 +121,9 @@ def _spread(group: Sequence[RunResult]) -> dict[str, Any]:
         "spread": metric.max() - metric.min() if metric.count() > 1 else math.nan,
         "skipped_steps": sum(r.skipped_steps for r in whole) / len(whole) if whole else math.nan,
         "skipped_share": sum(r.skipped_steps for r in whole) / steps if steps else math.nan,
-        "flushed": frame["flushed"].astype("float64").mean(),
-        "worst_layer": layers.idxmax() if len(layers) else None,
-        "worst_flushed": layers.max() if len(layers) else math.nan,
+        "flushed": flushed.mean(),
+        "worst_layer": worst,
+        "worst_flushed": math.nan if worst is None else layers[worst],
     }
 
 

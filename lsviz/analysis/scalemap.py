@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, whatif_frame
+from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, check_format, counts_at
 from lsviz.formats import FloatFormat
 
 SCALES: Final = tuple(2.0**k for k in range(round(math.log2(MIN_SCALE)), round(math.log2(MAX_SCALE)) + 1))
@@ -22,19 +23,31 @@ def scale_map_frame(rows: Histograms, fmt: FloatFormat) -> pd.DataFrame:
     Returns:
         Columns tensor, kind, scale (each power of two from 2^-10 to 2^40), flushed (share of the values that
         are not zero) and overflow (share of all).
+
+    Raises:
+        WhatIfError: A format whose rounding a histogram does not know.
     """
+    check_format(rows, fmt)
     pooled = rows.pooled()  # a row a tensor and S that its values were recorded at
-    frame = whatif_frame(pooled, SCALES, fmt)
-    numel = np.tile(pooled.keys["numel"].to_numpy(np.float64), len(SCALES))
-    frame["at_risk"] = numel * (1 - frame["structural_zero"])
-    frame[["flushed", "overflow"]] = frame[["flushed", "overflow"]].mul(numel, axis=0)
-    frame["numel"] = numel
-    keys = ["scale", "tensor", "kind"]
-    sums = frame.groupby(keys, sort=False, as_index=False)[["flushed", "overflow", "at_risk", "numel"]].sum()
-    for name, whole in (("flushed", "at_risk"), ("overflow", "numel")):
-        sums[name] = (sums[name] / sums[whole].where(sums[whole] > 0)).fillna(0.0)
-    found: pd.DataFrame = sums[["tensor", "kind", "scale", "flushed", "overflow"]]
-    return found
+    tensors = pooled.keys.groupby(["tensor", "kind"], sort=False)
+    number, names = tensors.ngroup().to_numpy(), tensors.first().index.to_frame(index=False)
+
+    def of_tensors(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        sums: npt.NDArray[np.float64] = np.zeros(len(names))
+        np.add.at(sums, number, counts)
+        return sums
+
+    numel = of_tensors(pooled.keys["numel"])
+    at_risk = numel - of_tensors(pooled.keys["zero"])
+    flushed, overflow = np.empty((len(SCALES), len(names))), np.empty((len(SCALES), len(names)))
+    for place, scale in enumerate(SCALES):
+        counts = counts_at(pooled, scale, fmt)
+        flushed[place] = of_tensors(counts["flushed"]) / np.where(at_risk > 0, at_risk, np.inf)
+        overflow[place] = of_tensors(counts["overflow"]) / np.where(numel > 0, numel, np.inf)
+    found = names.iloc[np.tile(np.arange(len(names)), len(SCALES))].reset_index(drop=True)
+    return found.assign(
+        scale=np.repeat(SCALES, len(names)), flushed=flushed.ravel(), overflow=overflow.ravel()
+    )
 
 
 def layer_map_frame(scale_map: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:

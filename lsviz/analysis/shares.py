@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+
+Column = npt.NDArray[np.float64]
 
 COUNTED_COLUMNS = ("step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan")
 """What `flushed_frame` and `layer_names` need of the exponents table."""
@@ -43,13 +47,35 @@ def flushed_frame(exponents: pd.DataFrame) -> pd.DataFrame:
     recorded = exponents.loc[~is_reference, [*keys, "loss_scale", "numel", "zero", "inf", "nan"]]
     reference = exponents.loc[is_reference, [*keys, "zero", "inf", "nan"]]
     both = recorded.merge(reference, on=keys, suffixes=("", "_reference"))
-    at_risk = both["numel"] - both["zero_reference"]
-    both["lost"] = (both["zero"] - both["zero_reference"]).clip(lower=0)
-    both["flushed"] = (both["lost"] / at_risk.where(at_risk > 0)).fillna(0.0).clip(upper=1.0)
-    gone = both["inf"] + both["nan"] - both["inf_reference"] - both["nan_reference"]
-    both["overflow"] = gone.clip(lower=0) / both["numel"]
+    numel, zero, inf, nan, zero_before, inf_before, nan_before = (
+        both[name].to_numpy(np.float64)
+        for name in ("numel", "zero", "inf", "nan", "zero_reference", "inf_reference", "nan_reference")
+    )
+    lost, both["flushed"], both["overflow"] = lost_shares(
+        numel, zero, inf + nan, zero_before, inf_before + nan_before
+    )
+    both["lost"] = lost.astype(np.int64)
     both["structural_zero"] = both["zero_reference"] / both["numel"]
     return both[FLUSHED_COLUMNS]
+
+
+def lost_shares(
+    numel: Column, zero: Column, beyond: Column, reference_zero: Column, reference_beyond: Column
+) -> tuple[Column, Column, Column]:
+    """Return lost, flushed and overflow as `flushed_frame` tells them, of counts in arrays of one shape.
+
+    Args:
+        numel: Of all values.
+        zero: Of zeros recorded.
+        beyond: Of Inf and NaN recorded.
+        reference_zero: Of zeros in the reference.
+        reference_beyond: Of Inf and NaN in the reference.
+    """
+    at_risk = numel - reference_zero
+    lost = np.maximum(zero - reference_zero, 0)
+    flushed = np.minimum(lost / np.where(at_risk > 0, at_risk, np.inf), 1)
+    overflow = np.maximum(beyond - reference_beyond, 0) / np.where(numel > 0, numel, np.inf)
+    return lost, flushed, overflow
 
 
 def layer_names(exponents: pd.DataFrame) -> list[str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from lsviz.exponents import EXPONENTS, ExponentHistogram
+from lsviz.exponents import EXPONENTS, moved_counts
 from lsviz.formats import FloatFormat
 
 SPECTRUM_COLUMNS: Final = ["tensor", "exponent", "region", "reference", "kept"]
@@ -33,26 +33,28 @@ def spectrum_frame(
         bins.
     """
     here = exponents[(exponents["step"] == step) & (exponents["kind"] == "activation_grad")]
-    rows = []
+    tensors, is_reference = here["tensor"].to_numpy(object), here["reference"].to_numpy(bool)
+    counts, scales = here["counts"].to_numpy(object), here["loss_scale"].to_numpy(np.float64)
+    recorded = {name: at for at, name in enumerate(tensors) if not is_reference[at]}
+    reference = {name: at for at, name in enumerate(tensors) if is_reference[at]}
+    regions = [fmt.region_of(int(exponent)) for exponent in EXPONENTS]
+    columns: dict[str, list[Any]] = {name: [] for name in SPECTRUM_COLUMNS}
     for tensor in layers:
-        of_tensor = here[here["tensor"] == tensor]
-        recorded = of_tensor[~of_tensor["reference"].astype(bool)]
-        reference = of_tensor[of_tensor["reference"].astype(bool)]
-        if recorded.empty:
+        if tensor not in recorded:
             continue
-        loss_scale = float(recorded["loss_scale"].iloc[0])
-        kept = np.asarray(recorded["counts"].iloc[0], dtype=np.float64)
-        if reference.empty:
-            expected = np.full(kept.shape, np.nan)
-            total = kept.sum()
-        else:
-            histogram = ExponentHistogram.from_dict(
-                dict(zip(reference.columns, reference.iloc[0], strict=True))
-            )
-            expected = histogram.shift(round(math.log2(loss_scale))).counts.astype(np.float64)
+        at = recorded[tensor]
+        kept = np.asarray(counts[at], np.float64)
+        if tensor in reference:
+            places = round(math.log2(scales[at]))
+            expected = moved_counts(np.asarray(counts[reference[tensor]], np.float64), places)
             total = expected.sum()
+        else:
+            expected, total = np.full(kept.shape, np.nan), kept.sum()
         scale = total if total > 0 else 1.0
-        for exponent, has, keeps in zip(EXPONENTS, expected / scale, kept / scale, strict=True):
-            if has > 0 or keeps > 0:
-                rows.append((tensor, int(exponent), fmt.region_of(int(exponent)), has, keeps))
-    return pd.DataFrame(rows, columns=SPECTRUM_COLUMNS)
+        shown = np.flatnonzero((expected > 0) | (kept > 0))
+        columns["tensor"] += [tensor] * len(shown)
+        columns["exponent"] += EXPONENTS[shown].tolist()
+        columns["region"] += [regions[place] for place in shown]
+        columns["reference"] += (expected[shown] / scale).tolist()
+        columns["kept"] += (kept[shown] / scale).tolist()
+    return pd.DataFrame(columns)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -109,6 +110,21 @@ class Histograms:
         keys = chosen[[*_KEYS]].reset_index(drop=True)
         return cls(keys, counts, np.zeros_like(counts), nothing, censored=True)
 
+    @cached_property
+    def at_risk(self) -> Matrix:
+        """How many of each row's values are neither zero nor NaN, shape (rows,)."""
+        return (self.keys["numel"] - self.keys["zero"] - self.keys["nan"]).to_numpy(np.int64)
+
+    @cached_property
+    def infinite(self) -> Matrix:
+        """How many of each row's values are Inf, shape (rows,)."""
+        return self.keys["inf"].to_numpy(np.int64)
+
+    @cached_property
+    def recorded_scales(self) -> npt.NDArray[np.float64]:
+        """S that each row's values were recorded at, shape (rows,)."""
+        return self.keys["loss_scale"].to_numpy(np.float64)
+
     @property
     def caution(self) -> str:
         """What to know of censored histograms, in two sentences; empty of others."""
@@ -205,10 +221,19 @@ def whatif_frame(rows: Histograms, scales: Sequence[float], fmt: FloatFormat) ->
     Raises:
         WhatIfError: An S out of range, or a format whose rounding a histogram does not know.
     """
+    check_format(rows, fmt)
+    return pd.concat([shares_at_frame(rows, check_scale(scale), fmt) for scale in scales], ignore_index=True)
+
+
+def check_format(rows: Histograms, fmt: FloatFormat) -> None:
+    """Pass a format whose rounding the histograms know.
+
+    Raises:
+        WhatIfError: They don't.
+    """
     if fmt.name not in rows.past:
         names = ", ".join(rows.past)
         raise WhatIfError(f"what-if can't be told for {fmt.name}; choose one of: {names}")
-    return pd.concat([shares_at_frame(rows, check_scale(scale), fmt) for scale in scales], ignore_index=True)
 
 
 def check_scale(scale: float) -> float:
@@ -232,20 +257,15 @@ def shares_at_frame(
         scales: S of each row, shape (rows,), or one for all; from 2^-10 to 2^40.
         fmt: FP16, BF16, E4M3 or E5M2.
     """
-    ratio = scales / rows.keys["loss_scale"].to_numpy(np.float64)
-    significand, exponent = np.frexp(ratio)
-    below = exponent.astype(np.int64) - 1
-    whole = significand == 0.5
-    low = _counts_at(rows, below, fmt)
-    high = low if whole.all() else _counts_at(rows, np.where(whole, below, below + 1), fmt)
-    way = np.log2(significand) + 1
+    ratio, whole, below = _shifts(rows, scales)
+    low, high = _counts_around(rows, whole, below, fmt)
     numel = rows.keys["numel"].to_numpy(np.float64)
     whole_of = np.where(numel > 0, numel, 1)
     # Column by column into a frame takes pandas ten times as long.
     columns: dict[str, Any] = {name: rows.keys[name] for name in ("tensor", "kind", "step")}
     columns["scale"] = scales
-    for name in SHARES:
-        columns[name] = (low[name] * (1 - way) + high[name] * way) / whole_of
+    for name, counts in _between(low, high, ratio).items():
+        columns[name] = counts / whole_of
     columns["structural_zero"] = rows.keys["zero"].to_numpy(np.float64) / whole_of
     tiny, huge = _beyond_bins(rows, fmt)
     if rows.censored:
@@ -258,11 +278,50 @@ def shares_at_frame(
     return pd.DataFrame(columns, index=rows.keys.index)
 
 
+def counts_at(
+    rows: Histograms, scales: float | npt.NDArray[np.float64], fmt: FloatFormat
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return how many of each row's values a cast would flush, and so on: SHARES, each of shape (rows,).
+
+    Args:
+        rows: As `Histograms.of` returns them.
+        scales: S of each row, shape (rows,), or one for all; from 2^-10 to 2^40.
+        fmt: FP16, BF16, E4M3 or E5M2.
+    """
+    ratio, whole, below = _shifts(rows, scales)
+    return _between(*_counts_around(rows, whole, below, fmt), ratio)
+
+
+def _shifts(
+    rows: Histograms, scales: float | npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], Matrix]:
+    """Return S over each row's own, whether that is a power of two, and the power of two at or below it."""
+    ratio = np.asarray(scales / rows.recorded_scales)
+    significand, exponent = np.frexp(ratio)
+    return ratio, significand == 0.5, exponent.astype(np.int64) - 1
+
+
+def _counts_around(
+    rows: Histograms, whole: npt.NDArray[np.bool_], below: Matrix, fmt: FloatFormat
+) -> tuple[dict[str, Matrix], dict[str, Matrix]]:
+    """Count at the powers of two around each row's S."""
+    low = _counts_at(rows, below, fmt)
+    return low, low if whole.all() else _counts_at(rows, np.where(whole, below, below + 1), fmt)
+
+
+def _between(
+    low: dict[str, Matrix], high: dict[str, Matrix], ratio: npt.NDArray[np.float64]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return counts between those of two powers of two, by log2 S."""
+    way = np.log2(np.frexp(ratio)[0]) + 1
+    return {name: low[name] * (1 - way) + high[name] * way for name in SHARES}
+
+
 def _counts_at(rows: Histograms, shift: Matrix, fmt: FloatFormat) -> dict[str, Matrix]:
     """Count what a cast makes of each row's values times 2^shift."""
     cast = cast_counts(rows.counts, fmt, shift=shift, ones=rows.ones, past=rows.past[fmt.name])
-    overflow = cast.overflow + rows.keys["inf"].to_numpy(np.int64)
-    normal = _at_risk(rows) - cast.flushed - cast.subnormal - overflow
+    overflow = cast.overflow + rows.infinite
+    normal = rows.at_risk - cast.flushed - cast.subnormal - overflow
     return {"flushed": cast.flushed, "subnormal": cast.subnormal, "normal": normal, "overflow": overflow}
 
 
@@ -273,12 +332,6 @@ def _open_ends(rows: Histograms, shift: Matrix, fmt: FloatFormat) -> tuple[Matri
     return most.flushed - least.flushed, most.overflow - least.overflow
 
 
-def _at_risk(rows: Histograms) -> Matrix:
-    """Return how many of each row's values are neither zero nor NaN."""
-    found: Matrix = (rows.keys["numel"] - rows.keys["zero"] - rows.keys["nan"]).to_numpy(np.int64)
-    return found
-
-
 def _bounds(
     low: dict[str, Matrix], high: dict[str, Matrix], rows: Histograms, tiny: Matrix, huge: Matrix
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
@@ -287,7 +340,7 @@ def _bounds(
     With S, fewer values are flushed, fewer lie under the smallest normal and more overflow. Of values
     beyond the bins nothing is known but that they are tiny or huge.
     """
-    at_risk = _at_risk(rows)
+    at_risk = rows.at_risk
     under_low, under_high = low["flushed"] + low["subnormal"], high["flushed"] + high["subnormal"]
     most_flushed, most_under, most_over = low["flushed"] + tiny, under_low + tiny, high["overflow"] + huge
     return {

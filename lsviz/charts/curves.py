@@ -11,7 +11,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_scale
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES, MAX_LABEL
 from lsviz.formats import Region
 
@@ -60,17 +61,14 @@ def metric_figure(
     palette = PALETTES[mode]
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
     widths = [WIDTHS[min(i, len(WIDTHS) - 1)] for i in range(len(lines))]
-    figure = go.Figure(
-        # All bands lie below all lines.
-        data=[
-            *(trace for line in lines for trace in _band_traces(line)),
-            *(_line_trace(line, width) for line, width in zip(lines, widths, strict=True)),
-        ],
-        layout=base_layout(mode),
-    )
+    # All bands lie below all lines.
+    traces = [trace for line in lines for trace in _band_traces(line)]
+    traces += [_line_trace(line, width) for line, width in zip(lines, widths, strict=True)]
     shapes = [] if since is None else [_mark(since, palette)]
     notes = [] if since is None else [_mark_label(since, palette)]
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=HEIGHT,
         margin={"l": 58, "r": min(210, 20 + 8 * longest), "t": 28, "b": 46},
         hovermode="closest",
@@ -79,7 +77,6 @@ def metric_figure(
         xaxis={"title": {"text": literal(axis), "standoff": 6}, "showgrid": False, "rangemode": "tozero"},
         yaxis={"title": {"text": literal(metric_name), "standoff": 4}},
     )
-    return figure
 
 
 def scale_curve_figure(
@@ -106,26 +103,25 @@ def scale_curve_figure(
         ("skipped", palette.region_text[Region.OVERFLOW], "<b>Steps skipped</b>", "%{y:.1%} skipped"),
     )
     words = [format_scale(scale) for scale in curve["loss_scale"]]
-    figure = go.Figure(
-        data=[
-            go.Scatter(
-                x=powers,
-                y=curve[column],
-                yaxis=f"y{i or ''}",
-                mode="lines+markers",
-                line={"color": colour, "width": 2},
-                marker={"size": 7, "color": colour},
-                customdata=words,
-                hovertemplate=f"S = %{{customdata}}: {hover}<extra></extra>",
-            )
-            for i, (column, colour, _, hover) in zip((None, 2, 3), rows, strict=True)
-        ],
-        layout=base_layout(mode),
-    )
-    share = {"range": [-0.05, 1.05], "tickformat": ".0%", "tickvals": [0, 0.5, 1]}
+    traces = [
+        scatter_trace(
+            x=powers,
+            y=curve[column],
+            yaxis=f"y{i or ''}",
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            marker={"size": 7, "color": colour},
+            customdata=words,
+            hovertemplate=f"S = %{{customdata}}: {hover}<extra></extra>",
+        )
+        for i, (column, colour, _, hover) in zip((None, 2, 3), rows, strict=True)
+    ]
+    share = {"range": [-0.05, 1.05], "tickvals": [0, 0.5, 1], "ticktext": ["0 %", "50 %", "100 %"]}
     ends = [int(powers.min()), int(powers.max())] if len(powers) else [0, 16]
     ticks = range(ends[0], ends[1] + 1, 4)
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=CURVE_HEIGHT,
         margin={"l": 58, "r": 16, "t": 30, "b": 48},
         hovermode="closest",
@@ -146,21 +142,20 @@ def scale_curve_figure(
         yaxis2={"domain": _PANELS[1], **share},
         yaxis3={"domain": _PANELS[2], **share},
     )
-    return figure
 
 
-def _band_traces(line: MetricLine) -> list[go.Scatter]:
+def _band_traces(line: MetricLine) -> list[PlotlyTrace]:
     steps = line.frame["step"]
     edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     return [
-        go.Scatter(x=steps, y=line.frame["low"], **edge),
-        go.Scatter(x=steps, y=line.frame["high"], fill="tonexty", fillcolor=_pale(line.colour), **edge),
+        scatter_trace(x=steps, y=line.frame["low"], **edge),
+        scatter_trace(x=steps, y=line.frame["high"], fill="tonexty", fillcolor=_pale(line.colour), **edge),
     ]
 
 
-def _line_trace(line: MetricLine, width: float) -> go.Scatter:
+def _line_trace(line: MetricLine, width: float) -> PlotlyTrace:
     name = literal(line.label)
-    return go.Scatter(
+    return scatter_trace(
         x=line.frame["step"],
         y=line.frame["mean"],
         mode="lines",

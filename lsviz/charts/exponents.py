@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,22 +11,21 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import RunShares, format_percent
 from lsviz.analysis.spectrum import spectrum_frame
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, scatter_trace
+from lsviz.charts.regions import LEFT, RIGHT, band, region_edges
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,
     SHORT_REGION_LABELS,
     Mode,
     Palette,
-    base_layout,
+    faded,
     literal,
     policy_colour,
     shortened,
 )
 from lsviz.formats import FP16, FloatFormat, Region
 from lsviz.runs.schema import RunRecord
-
-LEFT, RIGHT = -44, 19
-"""One fixed axis for every figure; what lies further left is drawn in the first bin."""
 
 ROW_PX: Final = 57
 MIN_ROW_PX: Final = 26
@@ -142,8 +140,9 @@ def exponent_figure(
         annotations += _row_labels(axis, facet, layers, palette, words=len(facets) <= 2)
         traces += _row_traces(axis, facet, layers, palette, fmt)
     longest = min(24, max((len(name) for name in layers), default=0))
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=HEADER_PX + FOOTER_PX + row_px * (len(layers) + LABEL_ROOM),
         margin={"l": min(190, 16 + 8 * longest), "r": 8, "t": HEADER_PX, "b": FOOTER_PX},
         barmode="overlay",
@@ -153,7 +152,6 @@ def exponent_figure(
         annotations=annotations,
         **axes,
     )
-    return figure
 
 
 def _x_axis(left: float, right: float, anchor: str, columns: int) -> dict[str, Any]:
@@ -196,35 +194,6 @@ def _axis_title(palette: Palette) -> dict[str, Any]:
         "yshift": -28,
         "showarrow": False,
         "font": {"size": 13, "color": palette.muted},
-    }
-
-
-def region_edges(
-    fmt: FloatFormat, *, left: float = LEFT, right: float = RIGHT, shift: float = 0.0
-) -> list[tuple[Region, float, float]]:
-    """Return each region's ends on a log2 axis.
-
-    Half the smallest subnormal still rounds up to it, and values past the overflow limit become Inf.
-
-    Args:
-        fmt: The format.
-        left: Where the axis begins.
-        right: Where it ends.
-        shift: log2 of what the axis's values are still to be multiplied by, where they are unscaled.
-    """
-    inner = (math.log2(fmt.flush_limit), fmt.min_exponent, math.log2(fmt.overflow_limit))
-    edges = [left, *(min(max(edge - shift, left), right) for edge in inner), right]
-    return list(zip(Region, edges, edges[1:], strict=False))
-
-
-def band(region: Region, palette: Palette, **place: Any) -> dict[str, Any]:
-    """Return the shape that shades a region behind the data; place holds its references and ends."""
-    return {
-        "type": "rect",
-        "layer": "below",
-        "fillcolor": palette.bands[region],
-        "line": {"width": 0},
-        **place,
     }
 
 
@@ -319,6 +288,8 @@ def _row_labels(
                 "yanchor": "bottom",
                 "showarrow": False,
                 "font": {"size": 12, "color": colour},
+                "bgcolor": faded(palette.paper, 0.6),  # in a narrow window words reach into the bars
+                "borderpad": 0,
             }
         )
     return labels
@@ -326,7 +297,7 @@ def _row_labels(
 
 def _row_traces(
     axis: str, facet: Facet, layers: Sequence[str], palette: Palette, fmt: FloatFormat
-) -> list[go.Bar | go.Scatter]:
+) -> list[PlotlyTrace]:
     kept: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
     lost: dict[str, list[Any]] = {"x": [], "y": [], "base": [], "customdata": []}
     colours: list[str] = []
@@ -355,9 +326,9 @@ def _row_traces(
     pale = {"color": palette.regions[Region.FLUSHED], "opacity": 0.38, "line": {"width": 0}}
     outline = {"color": palette.muted, "width": 1, "dash": "dot"}
     return [
-        go.Bar(**lost, marker=pale, **bar),
-        go.Bar(**kept, marker={"color": colours, "line": {"width": 0}}, **bar),
-        go.Scatter(x=outline_x, y=outline_y, mode="lines", hoverinfo="skip", line=outline, **place),
+        bar_trace(**lost, marker=pale, **bar),
+        bar_trace(**kept, marker={"color": colours, "line": {"width": 0}}, **bar),
+        scatter_trace(x=outline_x, y=outline_y, mode="lines", hoverinfo="skip", line=outline, **place),
     ]
 
 

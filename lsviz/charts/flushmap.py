@@ -11,8 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
+from lsviz.charts.drawing import figure_of, heatmap_trace, scatter_trace
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, panel_title, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, faded, literal, panel_title, shortened
 from lsviz.formats import Region
 
 _ROW_PX: Final = {1: 24, 2: 18, 3: 16, 4: 15}
@@ -67,8 +68,9 @@ def flushed_map_figure(panels: Sequence[FlushedPanel], total_steps: int, mode: M
         top -= height + _TITLE_PX
     longest = max((len(name) for rows in names for name in row_names(rows)), default=4)
     last = "" if len(panels) == 1 else str(len(panels))
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=inner + _TITLE_PX + _BOTTOM_PX,
         margin={"l": 24 + 7 * longest, "r": 16, "t": _TITLE_PX, "b": _BOTTOM_PX},
         hovermode="closest",
@@ -82,7 +84,6 @@ def flushed_map_figure(panels: Sequence[FlushedPanel], total_steps: int, mode: M
         },
         **axes,
     )
-    return figure
 
 
 def _panel(panel: FlushedPanel, rows: list[str], yaxis: str, palette: Palette) -> list[Any]:
@@ -94,7 +95,7 @@ def _panel(panel: FlushedPanel, rows: list[str], yaxis: str, palette: Palette) -
     colour = palette.regions[Region.FLUSHED]
     place = {name: at for at, name in enumerate(rows)}
     names = row_names(rows)
-    heat = go.Heatmap(
+    heat = heatmap_trace(
         # A column reaches from its step to the next: these are edges, one more than there are columns.
         x=np.append(steps, until) - 0.5,
         y=np.arange(len(rows) + 1) - 0.5,
@@ -111,7 +112,7 @@ def _panel(panel: FlushedPanel, rows: list[str], yaxis: str, palette: Palette) -
         hovertemplate="step %{x:,.0f} on: %{text}<extra></extra>",
         yaxis=yaxis,
     )
-    crosses = go.Scatter(
+    crosses = scatter_trace(
         x=spoilt["step"],
         y=[place[name] for name in spoilt["layer"]],
         mode="markers",

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from lsviz.charts.drawing import PlotlyTrace, figure_of, heatmap_trace, scatter_trace
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded, literal, panel_title
+from lsviz.charts.theme import PALETTES, Mode, Palette, faded, literal, panel_title
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
@@ -53,12 +54,10 @@ def headroom_figure(
     unmeant = ~least.columns.isin([step // width for step in meant])
     names = row_names(layers)
     columns = least.columns.to_numpy(np.int64)
-    figure = go.Figure(
-        data=[_heat(least.to_numpy(), columns * width, width, names, palette, unmeant)],
-        layout=base_layout(mode),
-    )
-    figure.add_traces(_crosses(blame, layers, palette))
-    figure.update_layout(
+    heat = _heat(least.to_numpy(), columns * width, width, names, palette, unmeant)
+    return figure_of(
+        [heat, *_crosses(blame, layers, palette)],
+        mode,
         height=ROW_HEIGHT * len(names) + 118,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 16, "t": 50, "b": 52},
         hovermode="closest",
@@ -72,17 +71,16 @@ def headroom_figure(
         },
         yaxis=row_axis(names),
     )
-    return figure
 
 
 def _heat(
     least: Any, first: Any, width: int, names: Sequence[str], palette: Palette, unmeant: Any
-) -> go.Heatmap:
+) -> PlotlyTrace:
     colour = palette.regions[Region.OVERFLOW]
     low, high = _range(least[:, unmeant] if unmeant.any() else least)
     steps = [f"step {s:,}" if width == 1 else f"steps {s:,} to {s + width - 1:,}" for s in first.tolist()]
     words = [[_words(value, step) for value, step in zip(row, steps, strict=True)] for row in least]
-    return go.Heatmap(
+    return heatmap_trace(
         x=first + (width - 1) / 2,
         y=list(range(len(names))),
         z=least,
@@ -133,14 +131,14 @@ def _words(value: float, step: str) -> str:
     return f"{step}:<br>{binades} {'past overflow' if value < 0 else 'of headroom'}"
 
 
-def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> list[go.Scatter]:
+def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> list[PlotlyTrace]:
     place = {name: i for i, name in enumerate(layers)}
     here = blame[blame["layer"].isin(place)]
     here = here.iloc[:: max(1, math.ceil(len(here) / MAX_MARKS))]
     if here.empty:
         return []
     return [
-        go.Scatter(
+        scatter_trace(
             x=here["step"],
             y=[place[name] for name in here["layer"]],
             mode="markers",

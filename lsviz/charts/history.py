@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.history import ZERO, below
-from lsviz.charts.exponents import LEFT, RIGHT
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout, literal, panel_title
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, heatmap_trace
+from lsviz.charts.regions import LEFT, RIGHT
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, literal, panel_title
 from lsviz.exponents import EXPONENTS
 from lsviz.formats import FP16, FloatFormat, Region
 
@@ -39,10 +40,11 @@ def history_figure(
     """
     palette = PALETTES[mode]
     shares = _visible_shares(history)
-    figure = go.Figure(data=[_bars(shares, palette, fmt), _heat(shares, palette)], layout=base_layout(mode))
     limits = math.log2(fmt.flush_limit), math.log2(fmt.overflow_limit)
     band = limits[0] - math.log2(loss_scale), limits[0]
-    figure.update_layout(
+    return figure_of(
+        [_bars(shares, palette, fmt), _heat(shares, palette)],
+        mode,
         height=HEIGHT,
         margin={"l": 58, "r": 16, "t": 64, "b": 52},
         bargap=0,
@@ -81,7 +83,6 @@ def history_figure(
             "fixedrange": True,
         },
     )
-    return figure
 
 
 def _visible_shares(history: pd.DataFrame) -> pd.DataFrame:
@@ -92,9 +93,9 @@ def _visible_shares(history: pd.DataFrame) -> pd.DataFrame:
     return shares
 
 
-def _bars(shares: pd.DataFrame, palette: Palette, fmt: FloatFormat) -> go.Bar:
+def _bars(shares: pd.DataFrame, palette: Palette, fmt: FloatFormat) -> PlotlyTrace:
     mean = shares.mean(axis=0) if len(shares) else pd.Series(0.0, index=list(_VISIBLE))
-    return go.Bar(
+    return bar_trace(
         x=[e + 0.5 for e in _VISIBLE],
         y=mean.to_numpy(),
         width=0.92,
@@ -110,9 +111,9 @@ def _region(exponent: int, fmt: FloatFormat) -> Region:
     return Region.SUBNORMAL if rounds_up else fmt.region_of(exponent)
 
 
-def _heat(shares: pd.DataFrame, palette: Palette) -> go.Heatmap:
+def _heat(shares: pd.DataFrame, palette: Palette) -> PlotlyTrace:
     values = shares.to_numpy()
-    return go.Heatmap(
+    return heatmap_trace(
         x=[e + 0.5 for e in _VISIBLE],
         y=shares.index.to_numpy(),
         z=np.log10(np.where(values > 0, values, np.nan)),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.exponents import LEFT, RIGHT, region_edges
+from lsviz.charts.drawing import PlotlyTrace, figure_of, heatmap_trace
 from lsviz.charts.layerparts import (
     HUES,
     TICK,
@@ -25,7 +25,8 @@ from lsviz.charts.layerparts import (
     region_shapes,
     visible,
 )
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout
+from lsviz.charts.regions import LEFT, RIGHT, region_edges
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette
 from lsviz.formats import FloatFormat
 
 _HEIGHT: Final = 380
@@ -66,8 +67,9 @@ def layer_history_figure(facets: Sequence[LayerFacet], mode: Mode, fmt: FloatFor
         shapes += region_shapes(axis, "y", palette, fmt)
         notes += facet_titles(facet, left, len(facets), palette, shift=6)
     notes += _region_names_beside("" if len(facets) == 1 else str(len(facets)), palette, fmt)
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=_HEIGHT,
         margin={"l": 52, "r": 84, "t": 32, "b": 46},
         hovermode="closest",
@@ -75,7 +77,6 @@ def layer_history_figure(facets: Sequence[LayerFacet], mode: Mode, fmt: FloatFor
         annotations=notes,
         **axes,
     )
-    return figure
 
 
 def step_lines(facets: int, step: int, mode: Mode) -> list[dict[str, Any]]:
@@ -90,7 +91,7 @@ def step_lines(facets: int, step: int, mode: Mode) -> list[dict[str, Any]]:
 
 def _history_cells(
     layers: pd.DataFrame, palette: Palette, fmt: FloatFormat, place: dict[str, str]
-) -> go.Heatmap:
+) -> PlotlyTrace:
     """Return cells of one colour scale for all hues: a hue's part of it begins at its number."""
     steps = layers["step"].to_numpy(np.int64)
     shape = (len(layers), len(VISIBLE))
@@ -100,7 +101,7 @@ def _history_cells(
         else np.zeros(shape)
     )
     hue = cell_hues(np.array(layers["lost"].to_list(), bool), fmt) if len(layers) else np.zeros(shape)
-    return go.Heatmap(
+    return heatmap_trace(
         x=steps,
         y=[e + 0.5 for e in VISIBLE],
         z=np.where(shares > 0, hue_value(hue, shares), np.nan).T.astype(np.float32),  # half to send

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lsviz.charts.exponents import LEFT, RIGHT, band, region_edges
+from lsviz.charts.regions import LEFT, RIGHT, band, region_edges
 from lsviz.charts.theme import Palette, faded, literal, shortened
 from lsviz.exponents import MIN_EXPONENT
 from lsviz.formats import FloatFormat, Region

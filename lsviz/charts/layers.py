@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
-from lsviz.charts.exponents import LEFT, RIGHT, region_edges
+from lsviz.charts.drawing import PlotlyTrace, figure_of, heatmap_trace, scatter_trace
 from lsviz.charts.labels import row_axis, row_names
 from lsviz.charts.layerparts import (
     HUES,
@@ -28,13 +28,13 @@ from lsviz.charts.layerparts import (
     region_shapes,
     visible,
 )
+from lsviz.charts.regions import LEFT, RIGHT, region_edges
 from lsviz.charts.theme import (
     PALETTES,
     REGION_LABELS,
     SHORT_REGION_LABELS,
     Mode,
     Palette,
-    base_layout,
     literal,
 )
 from lsviz.formats import FloatFormat, Region
@@ -82,23 +82,22 @@ def layers_figure(
         place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
         cells = _cells(facet.layers, names, RIGHT + room, fmt)
         traces += [
-            go.Heatmap(**cells, colorscale=hue_scale(palette), showscale=False, ygap=row_px // 8, **place),
+            heatmap_trace(**cells, colorscale=hue_scale(palette), showscale=False, ygap=row_px // 8, **place),
             _row_words(facet.layers, names, len(facets), palette, place),
         ]
         shapes += region_shapes(axis, "x", palette, fmt)
         notes += facet_titles(facet, left, len(facets), palette)
         notes += _region_names(axis, len(facets), palette, fmt)
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=_TOP + _BOTTOM + row_px * max(2, len(names)),
-        margin={"l": 20 + 7 * max(map(len, names), default=4), "r": 8, "t": _TOP, "b": _BOTTOM},
+        margin={"l": min(200, 20 + 7 * max(map(len, names), default=4)), "r": 8, "t": _TOP, "b": _BOTTOM},
         hovermode="closest",
         shapes=shapes,
         annotations=[*notes, _axis_title("size of a gradient value in FP16, after scaling by S", palette)],
         **axes,
     )
-    figure.layout.margin.l = min(200, figure.layout.margin.l)
-    return figure
 
 
 def row_frames(facets: int, row: int, mode: Mode) -> list[dict[str, Any]]:
@@ -148,14 +147,14 @@ def _cells(layers: pd.DataFrame, names: Sequence[str], end: float, fmt: FloatFor
 
 def _row_words(
     layers: pd.DataFrame, names: Sequence[str], columns: int, palette: Palette, place: dict[str, str]
-) -> go.Scatter:
+) -> PlotlyTrace:
     found = {str(row["tensor"]): row for row in layers.to_dict("records")}
     words, colours = [], []
     for name in names:
         row = found.get(name)
         words.append("" if row is None else _lost_words(row, columns <= 2))
         colours.append(_loudness(row, palette))
-    return go.Scatter(
+    return scatter_trace(
         x=[RIGHT + 0.6] * len(names),
         y=list(range(len(names))),
         mode="text",

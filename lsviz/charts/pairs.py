@@ -9,8 +9,9 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent
+from lsviz.charts.drawing import figure_of, scatter_trace
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 28
@@ -53,28 +54,27 @@ def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode)
     rows = list(range(len(shown)))
     words = [literal(pair.words) for pair in shown]
     marker = {"size": 12, "line": {"color": colour, "width": 2}}
-    figure = go.Figure(
-        data=[
-            go.Scatter(
-                x=[pair.open for pair in shown],
-                y=rows,
-                mode="markers",
-                marker={**marker, "color": palette.paper},
-                customdata=words,
-                hovertemplate="%{customdata}<extra></extra>",
-            ),
-            go.Scatter(
-                x=[pair.filled for pair in shown],
-                y=rows,
-                mode="markers",
-                marker={**marker, "size": 9, "color": colour},
-                customdata=words,
-                hovertemplate="%{customdata}<extra></extra>",
-            ),
-        ],
-        layout=base_layout(mode),
-    )
-    figure.update_layout(
+    traces = [
+        scatter_trace(
+            x=[pair.open for pair in shown],
+            y=rows,
+            mode="markers",
+            marker={**marker, "color": palette.paper},
+            customdata=words,
+            hovertemplate="%{customdata}<extra></extra>",
+        ),
+        scatter_trace(
+            x=[pair.filled for pair in shown],
+            y=rows,
+            mode="markers",
+            marker={**marker, "size": 9, "color": colour},
+            customdata=words,
+            hovertemplate="%{customdata}<extra></extra>",
+        ),
+    ]
+    return figure_of(
+        traces,
+        mode,
         height=ROW_HEIGHT * len(names) + 108,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 76, "t": 44, "b": 48},
         hovermode="closest",
@@ -89,7 +89,6 @@ def pairs_figure(pairs: Sequence[LayerPair], *, ring: str, dot: str, mode: Mode)
         },
         yaxis=row_axis(names),
     )
-    return figure
 
 
 def _between(row: int, pair: LayerPair, colour: str) -> dict[str, Any]:

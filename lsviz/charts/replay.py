@@ -13,8 +13,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
 from lsviz.charts.labels import MAX_LABEL, end_labels
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES
 from lsviz.formats import Region
 
@@ -62,20 +63,39 @@ def replay_figure(lines: Sequence[ReplayLine], steps: pd.DataFrame, mode: Mode) 
     panel = _TOP if shares else _WHOLE
     total = int(steps["step"].max()) + 1 if len(steps) else 1
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
-    figure = go.Figure(data=[_recorded(steps, palette)], layout=base_layout(mode))
+    traces = [_recorded(steps, palette)]
     drawn = _apart(lines, APART_PX * (high - low) / ((HEIGHT - 92) * (panel[1] - panel[0])))
     for place, (line, off) in enumerate(zip(lines, drawn, strict=True)):
         dash = DASHES[[other.colour for other in lines[:place]].count(line.colour) % len(DASHES)]
-        figure.add_traces(_scales(line, dash, off))
+        traces += _scales(line, dash, off)
         if shares:
-            figure.add_trace(_flushed(line))
+            traces.append(_flushed(line))
     every = max(1, math.ceil((high - low) / 8))
     ticks = range(math.ceil(low / every) * every, math.floor(high) + 1, every)
     ends = {RECORDED: _end(steps)} | {
         line.label: _end(line.frame, off) for line, off in zip(lines, drawn, strict=True) if len(line.frame)
     }
     colours = {RECORDED: palette.muted} | {line.label: line.colour for line in lines}
-    figure.update_layout(
+    notes = [
+        panel_title("<b>Loss scale S</b> · × skips the step · dotted: a guess", 1.0, palette),
+        *end_labels(ends, colours, low=low, high=high, height=(HEIGHT - 92) * (panel[1] - panel[0])),
+        *(_stop(line, palette) for line in lines if line.raised_at is not None and len(line.frame)),
+    ]
+    below: dict[str, Any] = {}
+    if shares:
+        top = max(float(line.frame["flushed"].max()) for line in lines if line.frame["flushed"].notna().any())
+        most = next(share for share in (0.01, 0.1, 0.5, 1.0) if top <= share)
+        below["yaxis2"] = {
+            "domain": _BOTTOM,
+            "range": [-0.04 * most, 1.08 * most],
+            "tickvals": [0, most / 2, most],
+            "ticktext": [format_percent(share) for share in (0, most / 2, most)],
+        }
+        words = "<b>Flushed</b> at that S, all layers, by one cast of the reference"
+        notes.append(panel_title(words, 0.25, palette))
+    return figure_of(
+        traces,
+        mode,
         height=HEIGHT,
         margin={"l": 56, "r": min(250, 24 + 8 * max(longest, len(RECORDED))), "t": 46, "b": 46},
         hovermode="closest",
@@ -93,46 +113,31 @@ def replay_figure(lines: Sequence[ReplayLine], steps: pd.DataFrame, mode: Mode) 
             "tickvals": list(ticks),
             "ticktext": [format_scale(2.0**k) for k in ticks],
         },
-        annotations=[
-            panel_title("<b>Loss scale S</b> · × skips the step · dotted: a guess", 1.0, palette),
-            *end_labels(ends, colours, low=low, high=high, height=(HEIGHT - 92) * (panel[1] - panel[0])),
-            *(_stop(line, palette) for line in lines if line.raised_at is not None and len(line.frame)),
-        ],
+        annotations=notes,
+        **below,
     )
-    if shares:
-        top = max(float(line.frame["flushed"].max()) for line in lines if line.frame["flushed"].notna().any())
-        most = next(share for share in (0.01, 0.1, 0.5, 1.0) if top <= share)
-        figure.update_layout(
-            yaxis2={
-                "domain": _BOTTOM,
-                "range": [-0.04 * most, 1.08 * most],
-                "tickvals": [0, most / 2, most],
-                "ticktext": [format_percent(share) for share in (0, most / 2, most)],
-            }
-        )
-        figure.add_annotation(
-            panel_title("<b>Flushed</b> at that S, all layers, by one cast of the reference", 0.25, palette)
-        )
-    return figure
 
 
-def _recorded(steps: pd.DataFrame, palette: Palette) -> go.Scatter:
+def _recorded(steps: pd.DataFrame, palette: Palette) -> PlotlyTrace:
     x, y = _corners(steps)
     line = {"color": palette.muted, "width": 8, "shape": "hv"}
-    return go.Scatter(x=x, y=y, mode="lines", line=line, opacity=0.28, name=RECORDED, hoverinfo="skip")
+    return scatter_trace(x=x, y=y, mode="lines", line=line, opacity=0.28, name=RECORDED, hoverinfo="skip")
 
 
 def _apart(lines: Sequence[ReplayLine], spread: float) -> list[float]:
     """Return by how many binades to move each line, where some would hide each other."""
-    scales = (
-        pd.concat([line.frame.set_index("step")["loss_scale"] for line in lines], axis=1) if lines else None
-    )
-    if scales is None or not (scales.nunique(axis=1) < scales.notna().sum(axis=1)).any():
+    scales = [dict(zip(line.frame["step"], line.frame["loss_scale"], strict=True)) for line in lines]
+    steps = set().union(*scales)
+    if not any(_meet([own[step] for own in scales if step in own]) for step in steps):
         return [0.0] * len(lines)
     return [spread * ((len(lines) - 1) / 2 - place) for place in range(len(lines))]
 
 
-def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
+def _meet(scales: list[float]) -> bool:
+    return len(set(scales)) < len(scales)
+
+
+def _scales(line: ReplayLine, dash: str, off: float) -> list[PlotlyTrace]:
     frame, name = line.frame, literal(line.label)
     guessed = frame["step"] >= (math.inf if line.guess_from is None else line.guess_from)
     exact, guess = frame[~guessed], frame[guessed]
@@ -142,14 +147,14 @@ def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
             x, y = _corners(part, off)
             pen = {"color": line.colour, "width": 2.5, "dash": style, "shape": "hv"}
             drawn.append(
-                go.Scatter(x=x, y=y, mode="lines", line=pen, opacity=opacity, name=name, hoverinfo="skip")
+                scatter_trace(x=x, y=y, mode="lines", line=pen, opacity=opacity, name=name, hoverinfo="skip")
             )
     skipped = frame[frame["skipped"]]
     skipped = skipped.iloc[:: max(1, math.ceil(len(skipped) / MAX_MARKS))]
     hover = frame.iloc[:: max(1, math.ceil(len(frame) / MAX_MARKS))]
     mark = {"symbol": "x-thin", "size": 8, "line": {"color": line.colour, "width": 1.8}}
     drawn.append(
-        go.Scatter(
+        scatter_trace(
             x=skipped["step"] + 0.5,
             y=_log2(skipped) + off,
             mode="markers",
@@ -159,7 +164,7 @@ def _scales(line: ReplayLine, dash: str, off: float) -> list[go.Scatter]:
         )
     )
     drawn.append(
-        go.Scatter(
+        scatter_trace(
             x=hover["step"] + 0.5,
             y=_log2(hover) + off,
             mode="lines",  # never seen, and one path where marks would be thousands
@@ -181,9 +186,9 @@ def _words(name: str, row: Any) -> str:
     return "<br>".join(words)
 
 
-def _flushed(line: ReplayLine) -> go.Scatter:
+def _flushed(line: ReplayLine) -> PlotlyTrace:
     known = line.frame[line.frame["flushed"].notna()]
-    return go.Scatter(
+    return scatter_trace(
         x=known["step"] + 0.5,
         y=known["flushed"],
         yaxis="y2",

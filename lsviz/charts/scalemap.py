@@ -13,8 +13,9 @@ import plotly.graph_objects as go
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import layer_map_frame
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, heatmap_trace
 from lsviz.charts.labels import row_axis, row_names
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, faded
+from lsviz.charts.theme import PALETTES, Mode, Palette, faded
 from lsviz.formats import Region
 
 ROW_HEIGHT: Final = 30
@@ -58,10 +59,11 @@ def scale_map_figure(
         for name in flushed.index
     ]
     data = [_heat(powers, names, flushed.to_numpy(), palette.regions[Region.FLUSHED], words)]
-    figure = go.Figure(data=[*data, _overflow_bars(powers, names, spoilt, palette)], layout=base_layout(mode))
     low, high = float(powers[0]) - 0.5, float(powers[-1]) + 0.5
     ticks = range(math.ceil(low / _TICK) * _TICK, math.floor(high) + 1, _TICK)
-    figure.update_layout(
+    return figure_of(
+        [*data, _overflow_bars(powers, names, spoilt, palette)],
+        mode,
         height=ROW_HEIGHT * len(names) + 118,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 16, "t": 62, "b": 52},
         hovermode="closest",
@@ -77,11 +79,10 @@ def scale_map_figure(
         },
         yaxis=row_axis(names),
     )
-    return figure
 
 
-def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[list[str]]) -> go.Heatmap:
-    return go.Heatmap(
+def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[list[str]]) -> PlotlyTrace:
+    return heatmap_trace(
         x=powers,
         y=list(range(len(names))),
         z=shares,
@@ -98,12 +99,12 @@ def _heat(powers: Any, names: list[str], shares: Any, colour: str, words: list[l
     )
 
 
-def _overflow_bars(powers: Any, names: list[str], spoilt: Any, palette: Palette) -> go.Bar:
+def _overflow_bars(powers: Any, names: list[str], spoilt: Any, palette: Palette) -> PlotlyTrace:
     """From the first S at which a layer overflows on; hatched, since the flushed share is a hue beside it."""
     colour = palette.regions[Region.OVERFLOW]
     rows = [i for i, over in enumerate(spoilt) if over.any()]
     first = [float(powers[spoilt[i].argmax()]) for i in rows]
-    return go.Bar(
+    return bar_trace(
         orientation="h",
         y=rows,
         base=[power - 0.5 for power in first],

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
 from lsviz.charts.labels import MAX_LABEL, end_labels
-from lsviz.charts.theme import PALETTES, Mode, base_layout, literal, panel_title, shortened
+from lsviz.charts.theme import PALETTES, Mode, literal, panel_title, shortened
 
 HEIGHT: Final = 260
 
@@ -43,14 +44,15 @@ def lost_steps_figure(lines: Sequence[LostLine], mode: Mode) -> go.Figure:
     most = max((int(line.lost["lost"].max()) for line in lines if len(line.lost)), default=0)
     last = max((int(line.lost["step"].max()) + 1 for line in lines if len(line.lost)), default=1)
     longest = max((len(shortened(line.label, MAX_LABEL)) for line in lines), default=0)
-    figure = go.Figure(data=[_line(line, colours[line.label]) for line in lines], layout=base_layout(mode))
     low, high = -0.04 * max(most, 1), 1.12 * max(most, 1)
     ends = {
         line.label: (float(line.lost["step"].iloc[-1]) + 1, float(line.lost["lost"].iloc[-1]))
         for line in lines
         if len(line.lost)
     }
-    figure.update_layout(
+    return figure_of(
+        [_line(line, colours[line.label]) for line in lines],
+        mode,
         height=HEIGHT,
         margin={"l": 56, "r": min(250, 24 + 8 * longest), "t": 36, "b": 46},
         hovermode="closest",
@@ -66,15 +68,14 @@ def lost_steps_figure(lines: Sequence[LostLine], mode: Mode) -> go.Figure:
             *end_labels(ends, colours, low=low, high=high, height=HEIGHT - 82),
         ],
     )
-    return figure
 
 
-def _line(line: LostLine, colour: str) -> go.Scatter:
+def _line(line: LostLine, colour: str) -> PlotlyTrace:
     steps, lost = line.lost["step"].to_numpy(np.int64), line.lost["lost"].to_numpy(np.int64)
     kept = np.ones(len(steps), bool)
     kept[1:-1] = (lost[1:-1] != lost[:-2]) | (lost[1:-1] != lost[2:])
     recorded = line.colour is None
-    return go.Scatter(
+    return scatter_trace(
         x=steps[kept] + 1,
         y=lost[kept],
         mode="lines",

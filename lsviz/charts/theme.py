@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import plotly.graph_objects as go
-
 from lsviz.formats import Region
 from lsviz.runs.showing import showable
 
@@ -221,27 +219,3 @@ def panel_title(text: str, y: float, palette: Palette) -> dict[str, Any]:
         "showarrow": False,
         "font": {"size": 13, "color": palette.text},
     }
-
-
-def base_layout(mode: Mode) -> go.Layout:
-    """Return what all figures share: fonts, colours, no legend, a state that survives redraws."""
-    palette = PALETTES[mode]
-    axis = {
-        "gridcolor": palette.grid,
-        "linecolor": palette.grid,
-        "zeroline": False,
-        "tickfont": {"color": palette.muted, "size": 12},
-        "title": {"font": {"color": palette.muted, "size": 13}},
-        "automargin": False,
-    }
-    return go.Layout(
-        font={"family": FONT, "color": palette.text, "size": 13},
-        paper_bgcolor=palette.paper,  # a saved picture has it too
-        plot_bgcolor="rgba(0,0,0,0)",
-        showlegend=False,
-        hoverlabel={"font": {"family": FONT, "size": 13}, "align": "left"},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
-        uirevision="lsviz",
-        # To find out whether a row's name sticks out, Plotly measures each anew; none does.
-        template={"layout": {"xaxis": axis, "yaxis": {**axis, "ticklabeloverflow": "allow"}}},
-    )

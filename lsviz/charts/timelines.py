@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title, shortened
 from lsviz.formats import Region
 from lsviz.runs.injection import Injection
 
@@ -64,9 +65,10 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
     top = 2.0 ** (high + 1.8)
     traces = [trace for line in lines for trace in _traces(line)]
     faults = _faults(lines, top, palette)
-    figure = go.Figure(data=[*traces, *faults], layout=base_layout(mode))
     titles = [f"{text}{_FAULT_TITLE if faults and place == 1 else ''}" for place, text in enumerate(_TITLES)]
-    figure.update_layout(
+    return figure_of(
+        [*traces, *faults],
+        mode,
         height=560,
         margin={"l": 52, "r": min(200, 16 + 8 * longest), "t": 30, "b": 46},
         hovermode="closest",
@@ -75,7 +77,7 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
             "range": [0, max(1, total_steps - 1)],
             "showgrid": False,
             "title": {"text": "step", "standoff": 6},
-            "dtick": 1 if total_steps <= 10 else None,
+            **({"dtick": 1} if total_steps <= 10 else {}),
         },
         yaxis={"domain": PANELS[0], "rangemode": "tozero"},
         yaxis2={
@@ -85,16 +87,20 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
             "tickvals": [2.0**e for e in ticks],
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
         },
-        yaxis3={"domain": PANELS[2], "range": [-0.03, 1.03], "tickformat": ".0%", "tickvals": [0, 0.5, 1]},
+        yaxis3={
+            "domain": PANELS[2],
+            "range": [-0.03, 1.03],
+            "tickvals": [0, 0.5, 1],
+            "ticktext": ["0 %", "50 %", "100 %"],
+        },
         annotations=[
             *(panel_title(text, panel[1], palette) for text, panel in zip(titles, PANELS, strict=True)),
             *_end_labels(lines),
         ],
     )
-    return figure
 
 
-def _traces(line: Timeline) -> list[go.Scatter]:
+def _traces(line: Timeline) -> list[PlotlyTrace]:
     style = {"color": line.colour, "width": 2, "dash": DASHES[line.dash % len(DASHES)]}
     cross = {"symbol": "x-thin", "size": 9, "line": {"color": line.colour, "width": 2}}
     name = literal(line.label)
@@ -103,7 +109,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
     mode = "lines" if len(steps) > 1 else "markers+lines"  # one point makes no line
     skipped = line.steps[line.steps["skipped"].astype(bool)]
     return [
-        go.Scatter(
+        scatter_trace(
             x=steps["step"],
             y=steps["loss"],
             mode=mode,
@@ -112,7 +118,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
             yaxis="y",
             hovertemplate=f"{before}step %{{x}}: loss %{{y:.4g}}<extra></extra>",
         ),
-        go.Scatter(
+        scatter_trace(
             x=steps["step"],
             y=steps["loss_scale"],
             mode=mode,
@@ -121,7 +127,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
             yaxis="y2",
             hovertemplate=f"{before}step %{{x}}: S = %{{y:,}}<extra></extra>",
         ),
-        go.Scatter(
+        scatter_trace(
             x=skipped["step"],
             y=skipped["loss_scale"],
             mode="markers",
@@ -130,7 +136,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
             yaxis="y2",
             hovertemplate=f"{before}step %{{x}} skipped at S = %{{y:,}}<extra></extra>",
         ),
-        go.Scatter(
+        scatter_trace(
             x=line.flushed["step"],
             y=line.flushed["flushed"],
             mode=mode,
@@ -142,7 +148,7 @@ def _traces(line: Timeline) -> list[go.Scatter]:
     ]
 
 
-def _faults(lines: Sequence[Timeline], height: float, palette: Palette) -> list[go.Scatter]:
+def _faults(lines: Sequence[Timeline], height: float, palette: Palette) -> list[PlotlyTrace]:
     """Return a triangle over the panel of S for each step with faults, whose hover names them."""
     by_step: dict[int, dict[str, None]] = {}
     for line in lines:
@@ -151,7 +157,7 @@ def _faults(lines: Sequence[Timeline], height: float, palette: Palette) -> list[
     if not by_step:
         return []
     return [
-        go.Scatter(
+        scatter_trace(
             x=list(by_step),
             y=[height] * len(by_step),
             mode="markers",

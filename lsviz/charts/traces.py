@@ -10,8 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_scale
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
 from lsviz.charts.labels import LABEL_PX, MAX_LABEL, end_labels
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES
 from lsviz.formats import Region
 from lsviz.policies import Trace
@@ -52,9 +53,30 @@ def trace_figure(
     ticks = list(range(low + -low % every, high + 1, every))
     longest = max((len(shortened(label, MAX_LABEL)) for label in traces), default=0)
     top_panel = [0.36, 1.0] if amax is not None else [0.0, 1.0]
-    figure = go.Figure(data=_lines(frame, traces, colours, shared), layout=base_layout(mode))
     height = min(MAX_HEIGHT, max(HEIGHT, 120 + LABEL_PX * len(traces)) + (140 if amax is not None else 0))
-    figure.update_layout(
+    drawn = _lines(frame, traces, colours, shared)
+    notes = [
+        panel_title("<b>Loss scale S</b> in force at each step", 1.0, palette),
+        *_end_labels(frame, traces, colours, low, high, height * (top_panel[1] - top_panel[0])),
+        *_ends(traces, frame, palette),
+    ]
+    below: dict[str, Any] = {}
+    if amax is not None:
+        drawn.append(_amax_line(amax, palette))
+        exponents = [int(np.floor(np.log2(a))) for a in amax if 0 < a < np.inf]
+        bottom, top = (min(exponents), max(exponents) + 1) if exponents else (-10, 0)
+        some = sorted({bottom, (bottom + top) // 2, top})
+        below["yaxis2"] = {
+            "domain": [0.0, 0.24],
+            "range": [bottom - 0.8, top + 0.8],
+            "tickvals": some,
+            "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in some],
+        }
+        words = "<b>Largest gradient</b>, unscaled · ∞ marks an Inf or NaN"
+        notes.append(panel_title(words, 0.24, palette))
+    return figure_of(
+        drawn,
+        mode,
         height=height,
         margin={"l": 56, "r": min(250, 24 + 8 * longest), "t": 30, "b": 46},
         hovermode="closest",
@@ -73,35 +95,15 @@ def trace_figure(
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in ticks],
         },
         shapes=_bands(shared, palette),
-        annotations=[
-            panel_title("<b>Loss scale S</b> in force at each step", 1.0, palette),
-            *_end_labels(frame, traces, colours, low, high, height * (top_panel[1] - top_panel[0])),
-            *_ends(traces, frame, palette),
-        ],
+        annotations=notes,
+        **below,
     )
-    if amax is not None:
-        figure.add_traces([_amax_line(amax, palette)])
-        exponents = [int(np.floor(np.log2(a))) for a in amax if 0 < a < np.inf]
-        bottom, top = (min(exponents), max(exponents) + 1) if exponents else (-10, 0)
-        some = sorted({bottom, (bottom + top) // 2, top})
-        figure.update_layout(
-            yaxis2={
-                "domain": [0.0, 0.24],
-                "range": [bottom - 0.8, top + 0.8],
-                "tickvals": some,
-                "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in some],
-            }
-        )
-        figure.add_annotation(
-            panel_title("<b>Largest gradient</b>, unscaled · ∞ marks an Inf or NaN", 0.24, palette)
-        )
-    return figure
 
 
 def _lines(
     frame: pd.DataFrame, traces: Mapping[str, Trace], colours: Mapping[str, str], shared: Sequence[int]
-) -> list[go.Scatter]:
-    lines: list[go.Scatter] = []
+) -> list[PlotlyTrace]:
+    lines: list[PlotlyTrace] = []
     seen: list[str] = []
     offsets = _offsets(frame, list(traces))
     for label in traces:
@@ -122,9 +124,9 @@ def _lines(
         # The last step ends one further on, so that it has a width too.
         x = np.append(steps, steps[-1:] + 1)
         y = np.append(heights, heights[-1:])
-        lines.append(go.Scatter(x=x, y=y, mode="lines", line=style, name=name, hoverinfo="skip"))
+        lines.append(scatter_trace(x=x, y=y, mode="lines", line=style, name=name, hoverinfo="skip"))
         lines.append(
-            go.Scatter(
+            scatter_trace(
                 x=steps + 0.5,
                 y=heights,
                 mode="lines",  # never seen, and one path where marks would be hundreds
@@ -137,7 +139,7 @@ def _lines(
         )
         crossed = own["overflow"].to_numpy(dtype=bool) & ~np.isin(steps, list(shared))
         lines.append(
-            go.Scatter(
+            scatter_trace(
                 x=steps[crossed] + 0.5,
                 y=heights[crossed],
                 mode="markers",
@@ -159,14 +161,14 @@ def _hover(name: str, row: Mapping[Any, Any]) -> str:
     return "<br>".join(line for line in lines if line)
 
 
-def _amax_line(amax: Sequence[float], palette: Palette) -> go.Scatter:
+def _amax_line(amax: Sequence[float], palette: Palette) -> PlotlyTrace:
     values = np.array(amax, dtype=float)
     finite = np.isfinite(values) & (values > 0)
     heights = np.full(values.shape, np.nan)
     heights[finite] = np.log2(values[finite])
     top = float(np.nanmax(heights)) if finite.any() else 0.0
     odd = ~np.isfinite(values)
-    return go.Scatter(
+    return scatter_trace(
         x=np.arange(len(values)) + 0.5,
         y=np.where(odd, top + 0.3, heights),
         mode="lines+markers+text",

@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.updates import HALF_DIGIT
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title
 from lsviz.formats import Region
 from lsviz.runs.updatecheck import HIGHEST_RATIO, LOWEST_RATIO
 
@@ -30,7 +31,7 @@ def update_ratio_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
     names = list(dict.fromkeys(frame["name"]))
     height = max(1, len(names)) * RATIO_PX + 30 * len(names)
     room = 1 / max(1, len(names))
-    traces: list[go.Bar] = []
+    traces: list[PlotlyTrace] = []
     notes: list[dict[str, Any]] = []
     axes: dict[str, Any] = {}
     highest = float(frame["share"].max()) if len(frame) else 1.0
@@ -50,9 +51,10 @@ def update_ratio_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
             "fixedrange": True,
         }
     notes += _mark_labels(frame, palette) if names else []
-    figure = go.Figure(data=traces, layout=base_layout(mode))
     ticks = list(range(LOWEST_RATIO, HIGHEST_RATIO + 1, 8))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=height + 92,
         margin={"l": 12, "r": 12, "t": 40, "b": 52},
         barmode="stack",
@@ -72,10 +74,9 @@ def update_ratio_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
         },
         **axes,
     )
-    return figure
 
 
-def _ratio_bars(frame: pd.DataFrame, number: str, palette: Palette) -> list[go.Bar]:
+def _ratio_bars(frame: pd.DataFrame, number: str, palette: Palette) -> list[PlotlyTrace]:
     lost = frame["share"] - frame["moved"]
     lost = lost.where(lost > LEAST_SHOWN * frame["share"].max())  # else its outline alone would be seen
     pale = _pale(palette.regions[Region.FLUSHED])
@@ -89,7 +90,7 @@ def _ratio_bars(frame: pd.DataFrame, number: str, palette: Palette) -> list[go.B
         (lost, pale, palette.regions[Region.FLUSHED], "leave it as it is"),
     )
     return [
-        go.Bar(
+        bar_trace(
             x=frame["exponent"] + 0.5,
             y=values,
             yaxis=f"y{number}",

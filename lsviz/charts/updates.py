@@ -10,7 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.updates import RIGHT, SLIGHT
-from lsviz.charts.theme import PALETTES, Mode, Palette, base_layout, literal, panel_title, shortened
+from lsviz.charts.drawing import PlotlyTrace, figure_of, scatter_trace
+from lsviz.charts.theme import PALETTES, Mode, Palette, literal, panel_title, shortened
 from lsviz.charts.timelines import DASHES
 from lsviz.formats import Region
 
@@ -42,7 +43,7 @@ def weight_error_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
     height = rows * (PANEL_PX + PANEL_GAP_PX)
     errors = np.log10(frame["weight_error"].to_numpy(dtype=float)) if len(frame) else np.array([-6.0])
     ends = (min(-8.0, float(errors.min()) - 0.5), max(1.0, float(errors.max()) + 0.6))
-    traces: list[go.Scatter] = []
+    traces: list[PlotlyTrace] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
     axes: dict[str, Any] = {}
@@ -57,8 +58,9 @@ def weight_error_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
         shapes += _background(number, ends, last, palette)
         notes += [_right_label(number, ends, palette)] if place == 0 else []
         axes |= _axes(number, (left, right), (bottom, top), ends, last, first=place % COLUMNS == 0)
-    figure = go.Figure(data=traces, layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        traces,
+        mode,
         height=height + 20,
         margin={"l": 62, "r": 10, "t": 30, "b": 48},
         hovermode="closest",
@@ -66,7 +68,6 @@ def weight_error_figure(frame: pd.DataFrame, mode: Mode) -> go.Figure:
         annotations=notes,
         **axes,
     )
-    return figure
 
 
 def _panel(place: int, rows: int, height: float) -> tuple[float, float, float, float]:
@@ -79,14 +80,14 @@ def _panel(place: int, rows: int, height: float) -> tuple[float, float, float, f
 
 def _lines(
     frame: pd.DataFrame, number: str, ends: tuple[float, float], last: int, palette: Palette
-) -> tuple[list[go.Scatter], list[dict[str, Any]]]:
+) -> tuple[list[PlotlyTrace], list[dict[str, Any]]]:
     """Return a panel's lines, and their names where they end, pushed apart where they meet."""
     names = list(dict.fromkeys(frame["name"]))
     by_name = {name: frame[frame["name"] == name] for name in names}
     errors = {name: float(rows["weight_error"].iloc[-1]) for name, rows in by_name.items()}
     colours = [_colour(errors[name], palette) for name in names]
     traces = [
-        go.Scatter(
+        scatter_trace(
             x=by_name[name]["step"],
             y=by_name[name]["weight_error"],
             xaxis=f"x{number}",

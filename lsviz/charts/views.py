@@ -31,7 +31,7 @@ def view_labels(views: Sequence[RunView]) -> list[str]:
 
 def view_shares(views: Sequence[RunView], step: int) -> list[RunShares]:
     """Return what each run flushed at a step: what title, figure and its text are made from."""
-    return [run_shares(v.record.config, v.exponents, step, v.layers) for v in views]
+    return [run_shares(v.record.config, v.exponents, step, v.layers, v.by_layer) for v in views]
 
 
 def spectra_figure(views: Sequence[RunView], shares: Sequence[RunShares], step: int, mode: Mode) -> go.Figure:

@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.window import ALL, WINDOW_SCALES, window_finding
-from lsviz.charts.exponents import band, region_edges
+from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of
 from lsviz.charts.labels import row_names
-from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette, base_layout
+from lsviz.charts.regions import band, region_edges
+from lsviz.charts.theme import PALETTES, REGION_LABELS, Mode, Palette
 from lsviz.formats import FloatFormat, Region
 
 LEFT, RIGHT = -60, 22
@@ -58,8 +59,9 @@ def window_figure(
     places = [_place(shares, rows, fmt, scale, palette) for scale in WINDOW_SCALES]
     start = WINDOW_SCALES.index(first)
     names = row_names(rows)
-    figure = go.Figure(data=[_bars(spectrum, rows)], layout=base_layout(mode))
-    figure.update_layout(
+    return figure_of(
+        [_bars(spectrum, rows)],
+        mode,
         height=HEADER_PX + FOOTER_PX + row_px * max(1, len(rows)),
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 132, "t": HEADER_PX, "b": FOOTER_PX},
         bargap=0,
@@ -91,10 +93,9 @@ def window_figure(
         annotations=places[start]["annotations"],
         sliders=[_slider(places, fmt, start, palette)],
     )
-    return figure
 
 
-def _bars(spectrum: pd.DataFrame, rows: Sequence[str]) -> go.Bar:
+def _bars(spectrum: pd.DataFrame, rows: Sequence[str]) -> PlotlyTrace:
     x, y, base, words = [], [], [], []
     for row, layer in enumerate(rows):
         own = spectrum[spectrum["layer"] == layer]
@@ -105,7 +106,7 @@ def _bars(spectrum: pd.DataFrame, rows: Sequence[str]) -> go.Bar:
             y.append(share / folded.max() * BAR_HEIGHT)
             base.append(row)
             words.append(f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>: {format_percent(share)}")
-    return go.Bar(
+    return bar_trace(
         x=x,
         y=y,
         base=base,

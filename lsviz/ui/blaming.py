@@ -27,7 +27,7 @@ from lsviz.runs.reader import Run, RunError
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.widgets import show_cautions, show_figure
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -53,6 +53,7 @@ class Examined:
         headline: What to say first.
         below: What to say next.
         limits: Which layers limit S.
+        cautions: What to mind before one follows them, a sentence each.
         blame: `blame_frame`.
         headroom: `headroom_frame`.
         bottleneck: The layer that fixes the global S.
@@ -67,6 +68,7 @@ class Examined:
     headline: str
     below: str
     limits: Limits
+    cautions: list[str]
     blame: pd.DataFrame
     headroom: pd.DataFrame
     bottleneck: Bottleneck | None
@@ -109,6 +111,7 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
         headline=headline,
         below=below,
         limits=judged.limits,
+        cautions=judged.cautions if judged.limits.forbids else [],
         blame=judged.blame,
         headroom=judged.headroom,
         bottleneck=judged.bottleneck,
@@ -131,6 +134,7 @@ def show_finding(heading: DeltaGenerator, found: Examined) -> None:
         elif found.below:
             st.markdown(plain(found.below))
         st.caption(plain(f"{bottleneck_finding(found.bottleneck)} {found.limits.note}"))
+        show_cautions(found.cautions)
 
 
 def show_headroom(found: Examined) -> None:

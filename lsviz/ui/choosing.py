@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -27,11 +27,12 @@ def choose_run(runs: Sequence[Run], words: str) -> Run:
             st.warning(plain(f"The link asks for a run that is not here: {asked[:80]!r}"))
         first = next((name for name in (asked, last_run()) if name in by_id), runs[0].run_id)
         st.session_state["seen"] = first
+    lines = run_options(runs, _words)
     chosen = st.selectbox(
         "Run",
         list(by_id),
         key="seen",
-        format_func=lambda run_id: _option(by_id[run_id]),
+        format_func=lambda run_id: lines[run_id],
         help=f"{words} The address bar keeps your choice.",
     )
     st.query_params["seen"] = chosen
@@ -39,12 +40,42 @@ def choose_run(runs: Sequence[Run], words: str) -> Run:
     return by_id[chosen]
 
 
-def run_option(run: Run, *words: str) -> str:
-    """Return a run as a line to choose: what a person called it first, then these words."""
-    return showable(" · ".join(filter(None, (run.labels.name, *words))))
+def run_options(runs: Sequence[Run], words: Callable[[Run], Sequence[str]]) -> dict[str, str]:
+    """Return each run as a line to choose, by id: as short as tells it from the others.
+
+    What a person called it comes first, then the words; then, of those that read alike, the seed, the time
+    at which they began and the end of the id, as far as these tell them apart.
+
+    Args:
+        runs: All that can be chosen.
+        words: What to say of each.
+    """
+    said = {run.run_id: " · ".join(filter(None, (run.labels.name, *words(run)))) for run in runs}
+    lines = {run_id: showable(line) for run_id, line in said.items()}
+    by_id = {run.run_id: run for run in runs}
+    for more in (_seed, _time, _end_of_id):
+        alike: dict[str, list[str]] = {}
+        for run_id, line in lines.items():
+            alike.setdefault(line, []).append(run_id)
+        for line, group in alike.items():
+            told = {run_id: more(by_id[run_id]) for run_id in group}
+            if len(set(told.values())) > 1:
+                lines |= {run_id: f"{line} · {text}" for run_id, text in told.items()}
+    return lines
 
 
-def _option(run: Run) -> str:
+def _seed(run: Run) -> str:
+    return f"seed {run.config.seed}"
+
+
+def _time(run: Run) -> str:
+    return run.record.created[5:16].replace("T", " ")
+
+
+def _end_of_id(run: Run) -> str:
+    return showable(run.run_id[-4:])
+
+
+def _words(run: Run) -> list[str]:
     config = run.config
-    reference = "" if config.reference_every else "no reference"
-    return run_option(run, config.task, run_label(config), f"seed {config.seed}", run.run_id[-4:], reference)
+    return [config.task, run_label(config), "" if config.reference_every else "no reference"]

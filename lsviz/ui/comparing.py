@@ -13,7 +13,7 @@ from lsviz.analysis.view import RunView
 from lsviz.charts.views import timelines_figure, timelines_frame
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
-from lsviz.ui.choosing import run_option
+from lsviz.ui.choosing import run_options
 from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_figure
@@ -30,12 +30,13 @@ def choose_runs(runs: list[Run]) -> list[Run]:
         st.session_state["chosen_runs"] = chosen_first if asked else _default(runs)
     known = [run_id for run_id in st.session_state["chosen_runs"] if run_id in by_id]
     st.session_state["chosen_runs"] = known
+    lines = run_options(runs, lambda run: (run_label(run.config), run.config.task))
     chosen: list[str] = st.multiselect(
         "Runs",
         list(by_id),
         key="chosen_runs",
         max_selections=MAX_COMPARED,
-        format_func=lambda i: _option(by_id[i]),
+        format_func=lambda run_id: lines[run_id],
         placeholder="Choose up to four runs",
         help="Newest first. The address bar keeps your choice.",
     )
@@ -99,12 +100,6 @@ def _default(runs: list[Run]) -> list[str]:
         if run.run_id not in pinned:
             kinds.setdefault(run_label(run.config), run.run_id)
     return pinned + list(kinds.values())[: MAX_COMPARED - len(pinned)][::-1]
-
-
-def _option(run: Run) -> str:
-    config = run.config
-    when = run.record.created[:16].replace("T", " ")
-    return run_option(run, run_label(config), config.task, f"seed {config.seed}", when, run.run_id[-4:])
 
 
 def _cell(value: object) -> str:

@@ -31,6 +31,7 @@ from lsviz.charts.theme import Mode, policy_colour
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run
+from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
@@ -173,6 +174,14 @@ def how_to_read(step: int, shown: Shown) -> str:
         "powers of ten). Orange: flushed to zero. Amber, blue: kept. Grey: too small for FP16, "
         "kept in FP32. Red-brown: Inf. Click a row for its history."
     )
+
+
+def link_limits(runs: Sequence[Run]) -> None:
+    """Lead on to what one asks next of these layers, of each run apart."""
+    with st.container(horizontal=True):
+        for run, label in zip(runs, run_labels([run.record for run in runs]), strict=True):
+            words = "Which layer limits S?" if len(runs) == 1 else f"Which layer limits S? By {label}"
+            link_page("blame", plain(words), {"seen": run.run_id})
 
 
 def show_no_match(shown: Shown) -> None:

@@ -83,13 +83,13 @@ def show_table(document: Reproduction) -> None:
     shown = pd.DataFrame(
         {
             "Experiment": frame["experiment"] + ": " + frame["metric_name"],
+            "Finding": frame["finding"].map(_wrapped),
             "FP32": frame["fp32"],
             "S = 1": frame["none"],
             "Constant S": constant.map(_with_power),
             "Gradscaler": frame["gradscaler"],
             "FP16 weights": frame["fp16-weights"],
             "Flushed at S = 1, most in": (frame["flushed"] + ", " + frame["worst"]).str.strip(", "),
-            "Finding": frame["finding"].map(_wrapped),
             "The paper's": frame["paper"].map(_wrapped),
         }
     ).set_index("Experiment")

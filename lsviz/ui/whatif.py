@@ -37,7 +37,7 @@ from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.widgets import show_cautions, show_figure
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -296,12 +296,11 @@ def show_finding(heading: DeltaGenerator, answer: Answer) -> None:
         st.caption(plain(f"{reason}{note}"))
 
 
-def show_cautions(answer: Answer) -> None:
+def show_warnings(answer: Answer) -> None:
     """Say what to mind before one follows the answer."""
     if answer.caution:
         st.warning(plain(answer.caution), icon=":material/visibility_off:")
-    for caution in answer.cautions:
-        st.warning(plain(caution), icon=":material/info:")
+    show_cautions(answer.cautions)
 
 
 def show_next(run: Run, answer: Answer) -> None:

@@ -74,6 +74,12 @@ def show_pictures(views: Sequence[RunView]) -> None:
         column.image(picture, caption=plain(caption), width="stretch", alt=alt)
 
 
+def show_cautions(cautions: Sequence[str]) -> None:
+    """Say what to mind before one follows what a page found."""
+    for caution in cautions:
+        st.warning(plain(caution), icon=":material/info:")
+
+
 def show_glossary() -> None:
     """Offer the words of the page."""
     popover = st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings")

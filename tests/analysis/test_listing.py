@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from lsviz.analysis.listing import runs_frame, search_runs
+from lsviz.runs.files import write_json
 from lsviz.runs.labelling import set_labels
 from lsviz.runs.labels import Labels
 from lsviz.runs.reader import Run, open_run
@@ -48,6 +51,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_stands(tmp_path: Path) -> None
     assert len(problems) == 2
     assert any("status.json is broken" in line for line in problems)
     assert any("labels.json is broken" in line for line in problems)
+
+
+def test_a_paused_run_is_told_from_one_that_goes_on(tmp_path: Path) -> None:
+    goes_on, paused = (create_run(tmp_path, CONFIG) for _ in range(2))
+    for path, held in ((goes_on, False), (paused, True)):
+        status = open_run(path).status.model_copy(update={"state": "running", "paused": held})
+        here = {"pid": os.getpid(), "host": socket.gethostname()}
+        write_json(path / "status.json", status.model_copy(update=here).model_dump())
+    frame, _ = runs_frame(RunStore.at(tmp_path).list_runs())
+    states = dict(zip(frame["run_id"], frame["state"], strict=True))
+    assert states == {goes_on.name: "running", paused.name: "paused"}
 
 
 def test_no_runs_are_a_frame_to_search() -> None:

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 import pytest
 
 from lsviz.analysis.findings import run_shares
-from lsviz.charts.exponents import LEFT, Facet, exponent_figure, run_facet
+from lsviz.charts.exponents import Facet, exponent_figure, run_facet
+from lsviz.charts.regions import LEFT
 from lsviz.charts.theme import PALETTES, Mode, literal, policy_colour
 from lsviz.charts.timelines import Timeline, timeline_figure
 from lsviz.formats import FP16, Region

@@ -8,8 +8,8 @@ import pytest
 
 from lsviz.analysis.history import history_frame
 from lsviz.analysis.shares import layer_names
-from lsviz.charts.exponents import LEFT, RIGHT
 from lsviz.charts.history import history_figure
+from lsviz.charts.regions import LEFT, RIGHT
 from lsviz.charts.theme import PALETTES, Mode
 from lsviz.formats import Region
 from lsviz.runs.reader import Run

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lsviz.analysis.layers import layers_frame
-from lsviz.charts.exponents import LEFT, RIGHT
 from lsviz.charts.layerhistory import layer_history_figure, step_lines
 from lsviz.charts.layerparts import HUES, LayerFacet, hue_value
 from lsviz.charts.layers import layers_figure, row_frames
+from lsviz.charts.regions import LEFT, RIGHT
 from lsviz.charts.theme import Mode
 from lsviz.formats import FP16, Region
 from lsviz.runs.reader import Run

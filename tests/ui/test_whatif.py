@@ -94,7 +94,8 @@ def test_another_run_can_be_chosen(runs_root: Path) -> None:
     app.selectbox(key="seen").select_index(len(app.selectbox(key="seen").options) - 1).run()
     assert not app.exception
     assert app.query_params["seen"] == app.selectbox(key="seen").value
-    assert app.selectbox(key="seen").value[-4:] in other
+    chosen = RunStore.at(SAMPLES).find(app.selectbox(key="seen").value).config
+    assert other.startswith(f"{chosen.task} · {run_label(chosen)}")
     assert words(app) != first
 
 

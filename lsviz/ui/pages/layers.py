@@ -10,6 +10,7 @@ from lsviz.ui.layering import (
     choose_shown,
     headline,
     how_to_read,
+    link_limits,
     show_history,
     show_layers,
     show_no_match,
@@ -60,6 +61,7 @@ def show_step() -> None:
 
 if steps:
     show_step()
+    link_limits(recorded)
 else:
     heading.header("Layers by exponent")
     st.info(

@@ -11,12 +11,12 @@ from lsviz.ui.whatif import (
     answer_of,
     choose_closer,
     choose_format,
-    show_cautions,
     show_finding,
     show_gaps,
     show_map,
     show_next,
     show_scale,
+    show_warnings,
     show_window,
 )
 from lsviz.ui.widgets import show_problems, stop_without_runs
@@ -43,7 +43,7 @@ except WhatIfError as error:
     st.stop()
 
 show_finding(heading, answer)
-show_cautions(answer)
+show_warnings(answer)
 show_next(run, answer)
 show_window(answer, fmt)
 if choose_closer(answer) == GAPS:
