@@ -37,8 +37,8 @@ READING = {
     "lsviz.runs.reproduction": {"FILE_NAME", "Reproduction", "ReproductionError", "load_reproduction"},
 }
 """What pages take of the modules that also write; these have nothing that does."""
-HARMLESS = {"config", "injection", "labels", "reader", "schema", "store", "tables", "updates"}
-WRITING_CALLS = {"write_text", "write_bytes", "unlink", "mkdir", "rmdir", "rename", "touch", "replace_file"}
+HARMLESS = {"config", "injection", "labels", "reader", "schema", "showing", "store", "tables", "updates"}
+WRITING_CALLS = {"write_text", "write_bytes", "unlink", "mkdir", "rmdir", "touch", "symlink_to"}
 WRITING_MODULES = {"shutil", "subprocess", "signal", "tempfile", "socket"}
 
 
