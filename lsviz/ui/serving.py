@@ -17,14 +17,17 @@ from typing import Final
 
 import streamlit as st
 import streamlit.config
+from starlette.middleware import Middleware
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsviz.charts.exponents import exponent_figure
 from lsviz.jobs.dashboard import open_when_it_answers
 from lsviz.ui.access import server_reason, start_line
+from lsviz.ui.keeping import KeptFiles
 
 SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
 """What runs for each visitor."""
+MIDDLEWARE: Final = (Middleware(KeptFiles),)
 PARTS: Final = (
     *("blaming", "comparing", "exploring", "launching", "layering", "learning", "live", "managing"),
     *("replaying", "reproducing", "running", "tracing", "updating", "whatif"),
@@ -63,4 +66,4 @@ if __name__ == "__main__":
     for url in sys.argv[2:]:
         open_when_it_answers(url)
     with suppress(KeyboardInterrupt):
-        st.App(SCRIPT, lifespan=warm_up).run(config=json.loads(sys.argv[1]))
+        st.App(SCRIPT, lifespan=warm_up, middleware=MIDDLEWARE).run(config=json.loads(sys.argv[1]))
