@@ -39,11 +39,14 @@ class Counting:
         named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {
             "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": query,
-            "headers": named, "root_path": "", "scheme": "http", "server": ("127.0.0.1", 1), "http_version": "1.1",
+            "headers": named, "root_path": "", "scheme": "http", "server": ("127.0.0.1", 1),
+            "http_version": "1.1",
         }  # fmt: skip
 
+        asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
         async def receive() -> Any:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return next(asked, None) or await asyncio.Event().wait()  # who asked stays connected
 
         async def send(message: Any) -> None:
             sent.append(message)
