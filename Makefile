@@ -30,6 +30,7 @@ bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks.recorder
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.sessions
 
 # The runs behind the lessons, each recorded 25 times (those that the pages open on come last), and the table beside the paper (about 35 minutes on two cores).
 samples: $(VENV)/.installed

@@ -287,11 +287,18 @@ def doctor(as_json: options.Json = False) -> None:
 def dash(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
     browser: Annotated[bool, typer.Option(help="Open the page in the browser.")] = True,
+    address: Annotated[
+        str,
+        typer.Option(help="Address to listen on; all but loopback are view-only without LSVIZ_TOKEN."),
+    ] = "127.0.0.1",
+    host: Annotated[
+        list[str] | None, typer.Option(help="A name by which browsers reach it; may be given again.")
+    ] = None,
 ) -> None:
     """Open the dashboard in the browser."""
     from lsviz.jobs.dashboard import serve_dashboard
 
-    raise typer.Exit(serve_dashboard(port, open_browser=browser))
+    serve_dashboard(port, open_browser=browser, address=address, hosts=host or [])
 
 
 def _tell_place(place: int) -> None:

@@ -8,14 +8,13 @@ from typing import Annotated
 import pandas as pd
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from lsviz import options
 from lsviz.analysis.compare import run_labels
 from lsviz.analysis.findings import format_scale
 from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
 from lsviz.cli_analysis import Runs, find_run
-from lsviz.console import open_console, print_error, print_json
+from lsviz.console import Text, open_console, print_error, print_json
 from lsviz.errors import UserError
 
 

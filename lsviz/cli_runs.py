@@ -12,6 +12,7 @@ from lsviz.cli_analysis import RunName, Runs, find_run, tell_problems
 from lsviz.console import differences_table, frame_records, print_error, print_json
 from lsviz.errors import UserError
 from lsviz.runs.reader import Run
+from lsviz.runs.showing import showable
 from lsviz.runs.store import RunStore, default_root, samples_root
 
 RunNames = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, or ids of runs.")]
@@ -53,7 +54,7 @@ def remove(
     if not yes:
         for run in found.values():
             name = f", {run.labels.name}" if run.labels.name else ""
-            print(f"{run.run_id}: {run.config.policy} on {run.config.task}{name}")
+            print(showable(f"{run.run_id}: {run.config.policy} on {run.config.task}{name}"))
         number = "this run" if len(found) == 1 else f"these {len(found)} runs"
         typer.confirm(f"Delete {number}? Nothing brings it back.", abort=True)
     for run in found.values():

@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
-from rich.text import Text
+from rich.text import Text as RichText
 
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale, ordinal
@@ -32,6 +32,7 @@ from lsviz.policies import Policy, Trace, format_number
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.reproduction import Reproduction
+from lsviz.runs.showing import showable
 
 if TYPE_CHECKING:
     from lsviz.training.loop import StepResult
@@ -45,6 +46,13 @@ SHOWN_TENSORS = 8
 """How many tensors a run's summary names."""
 
 
+class Text(RichText):
+    """Text that a terminal shows as it stands: neither rich's markup nor a terminal's commands act in it."""
+
+    def __init__(self, text: object = "", *styles: Any, **more: Any) -> None:
+        super().__init__(showable(str(text)), *styles, **more)
+
+
 def open_console() -> Console:
     """Return a console on stdout that does not squeeze tables where nobody looks at a terminal."""
     console = Console()
@@ -53,7 +61,7 @@ def open_console() -> Console:
 
 def print_error(message: str) -> None:
     """Print one line on stderr, whatever the message holds."""
-    sys.stderr.write(f"lsviz: {' '.join(message.split())}\n")
+    sys.stderr.write(f"lsviz: {showable(' '.join(message.split()))}\n")
 
 
 def frame_records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -376,4 +384,4 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e5 else format_scale(value)
-    return str(value)
+    return showable(str(value))

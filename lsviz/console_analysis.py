@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 from rich.table import Table
-from rich.text import Text
 
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.limits import Limits
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.whatif import SHARES
-from lsviz.console import open_console
+from lsviz.console import Text, open_console
 from lsviz.formats import FloatFormat
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.table import Table
-from rich.text import Text
 
 from lsviz.analysis.findings import format_percent
 from lsviz.analysis.lab import lab_finding, lab_frame
 from lsviz.analysis.updates import format_error, format_ratio
-from lsviz.console import open_console
+from lsviz.console import Text, open_console
 from lsviz.runs.lab import Lab
 
 SHOWN_STEPS = 10

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 import pandas as pd
 from rich.table import Table
-from rich.text import Text
 
 from lsviz.analysis.blame import cause_words
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.replay import Replay
 from lsviz.analysis.series import GradientSeries
 from lsviz.analysis.skips import skips_finding
-from lsviz.console import open_console
+from lsviz.console import Text, open_console
 
 MOST_STEPS: Final = 20
 """Rows that a table of steps shows."""

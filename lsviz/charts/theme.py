@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from lsviz.formats import Region
+from lsviz.runs.showing import showable
 
 Mode = Literal["light", "dark"]
 
@@ -186,7 +187,7 @@ def literal(text: str) -> str:
 
     Control and direction-changing characters are dropped.
     """
-    clean = re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", text)
+    clean = re.sub(r"[\t\n]", "", showable(text))
     for raw, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("$", "&#36;")):
         clean = clean.replace(raw, entity)
     return clean

@@ -5,6 +5,7 @@ Every bound stands here, since a URL or the command line bypasses widgets.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -111,7 +112,7 @@ class RunConfig(BaseModel):
     @field_validator("policy")
     @classmethod
     def _canonical_policy(cls, text: str) -> str:
-        return format_policy(parse_policy(text))
+        return _canonical(text)
 
     @field_validator("inject")
     @classmethod
@@ -175,6 +176,12 @@ class RunConfig(BaseModel):
             if isinstance(cause, UserError):
                 raise cause from None
             raise ConfigError(_one_line(first)) from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _canonical(policy: str) -> str:
+    """Of a thousand runs that are listed, most have one of a few policies."""
+    return format_policy(parse_policy(policy))
 
 
 def _one_line(error: Any) -> str:

@@ -57,6 +57,7 @@ def parse_injections(text: str) -> tuple[Injection, ...]:
     Raises:
         InjectionError: One is not of the form, or a layer has two at one step.
     """
+    text = text.replace("\u2060", "")  # copied from a page, where it keeps :layer: from being an emoji
     parts = text.split(",") if text.strip() else []
     if len(parts) > MAX_INJECTIONS:
         raise InjectionError(f"inject: give up to {MAX_INJECTIONS} faults, got {len(parts):,}")

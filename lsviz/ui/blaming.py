@@ -26,7 +26,7 @@ from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_cautions, show_figure
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def show_skipped(found: Examined) -> None:
     config = {name: st.column_config.Column(help=words) for name, words in _COLUMNS.items()}
     config["largest, FP32"] = st.column_config.NumberColumn(format="%.3g", help=_COLUMNS["largest, FP32"])
     st.dataframe(
-        rows,
+        plain_frame(rows),
         hide_index=True,
         height=min(320, 38 + 35 * len(rows)),
         column_config=config,

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.runs.reader import Run
+from lsviz.runs.showing import showable
 from lsviz.ui.state import last_run, remember_run
 from lsviz.ui.text import plain
 
@@ -49,7 +50,8 @@ def run_options(runs: Sequence[Run], words: Callable[[Run], Sequence[str]]) -> d
         runs: All that can be chosen.
         words: What to say of each.
     """
-    lines = {run.run_id: " · ".join(filter(None, (run.labels.name, *words(run)))) for run in runs}
+    said = {run.run_id: " · ".join(filter(None, (run.labels.name, *words(run)))) for run in runs}
+    lines = {run_id: showable(line) for run_id, line in said.items()}
     by_id = {run.run_id: run for run in runs}
     for more in (_seed, _time, _end_of_id):
         alike: dict[str, list[str]] = {}
@@ -71,7 +73,7 @@ def _time(run: Run) -> str:
 
 
 def _end_of_id(run: Run) -> str:
-    return run.run_id[-4:]
+    return showable(run.run_id[-4:])
 
 
 def _words(run: Run) -> list[str]:

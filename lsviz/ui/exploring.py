@@ -12,7 +12,6 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
-from lsviz.ui.text import plain
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -110,7 +109,7 @@ def show_questions(pair: Sequence[Run], runs: Sequence[Run]) -> None:
         skipping = next((run for run in (beside, *runs) if run.status.skipped_steps), None)
         if skipping is not None:
             words = f"Why did {_short_label(skipping.config)} skip steps?"
-            link_page("blame", plain(words), {"seen": skipping.run_id})
+            link_page("blame", words, {"seen": skipping.run_id})
 
 
 def show_nothing_yet(heading: DeltaGenerator) -> None:

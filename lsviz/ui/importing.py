@@ -7,9 +7,10 @@ from typing import Final
 import streamlit as st
 
 from lsviz.errors import UserError
-from lsviz.runs.bundle import import_bundle
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
+from lsviz.ui.access import changing, may_change
+from lsviz.ui.acting import import_bundle
 from lsviz.ui.state import set_url_list
 from lsviz.ui.text import plain
 
@@ -19,13 +20,17 @@ _WRONG: Final = "import_errors"
 
 def import_runs(store: RunStore) -> None:
     """Offer to import zips; what came in is ticked in the table."""
-    with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs"):
+    with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs", **changing()):
         st.markdown("Zips that **Export** or `lsviz export` wrote, of one run or of several.")
         for reason in st.session_state.pop(_WRONG, []):
             st.error(plain(reason), icon=":material/broken_image:")
         held = st.session_state.setdefault(_ROUND, 0)
         files = st.file_uploader(
-            "Exported runs", type="zip", accept_multiple_files=True, key=f"imported-{held}"
+            "Exported runs",
+            type="zip",
+            accept_multiple_files=True,
+            key=f"imported-{held}",
+            disabled=not may_change(),
         )
         if not st.button("Import them", key="import_now", type="primary", disabled=not files):
             return

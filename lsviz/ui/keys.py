@@ -76,6 +76,7 @@ KEYS: Final[dict[str, Key]] = {
     "rescue": Key(("reproduce",), "the loss scale whose band is framed"),
     "rule": Key(("updates",), "the way to update that is told closely"),
     "lesson": Key(("learn",), "the lesson shown", ("learn_contents", "learn_neighbours")),
+    "token": Key((), "the server's token, which is taken out of the address at once"),
     "hide": Key((), "controls to leave out, comma-separated"),
 }
 """URL keys and what they hold."""

@@ -11,17 +11,19 @@ import streamlit as st
 from lsviz.analysis.compare import list_frame
 from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
-from lsviz.jobs.manager import check_room, live_status, submit_run
+from lsviz.jobs.manager import check_room, live_status
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, find_task
+from lsviz.ui.access import changing
+from lsviz.ui.acting import submit_run
 from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
 from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
 RECENT = 8
@@ -117,6 +119,7 @@ def launch_form() -> None:
         icon=":material/play_arrow:",
         width="stretch",
         shortcut="Ctrl+Enter",
+        **changing(),
     ):
         _start([settings, *(settings | changes for changes in also)])
 
@@ -167,7 +170,7 @@ def show_recent_runs() -> None:
     shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(
-        shown,
+        plain_frame(shown),
         hide_index=True,
         on_select="rerun",
         placeholder="–",

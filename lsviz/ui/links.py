@@ -8,6 +8,8 @@ from typing import Final
 
 import streamlit as st
 
+from lsviz.ui.text import plain
+
 PAGES_FOLDER: Final = Path(__file__).parent / "pages"
 
 _ICONS: Final = {
@@ -37,5 +39,5 @@ def page_icon(name: str) -> str:
 
 
 def link_page(name: str, label: str, query: Mapping[str, str] | None = None) -> None:
-    """Draw a link to a page, with URL state where given."""
-    st.page_link(page_file(name), label=label, icon=page_icon(name), query_params=dict(query or {}))
+    """Draw a link to a page, with URL state where given; its label is plain text."""
+    st.page_link(page_file(name), label=plain(label), icon=page_icon(name), query_params=dict(query or {}))

@@ -11,11 +11,14 @@ from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.view import RunView
 from lsviz.errors import UserError
-from lsviz.jobs.manager import cancel_run, is_ours, submit_run
-from lsviz.jobs.pausing import is_pausing, pause_run, resume_run
+from lsviz.jobs.manager import is_ours
+from lsviz.jobs.pausing import is_pausing
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import RunStatus
+from lsviz.runs.showing import showable
 from lsviz.runs.store import default_root
+from lsviz.ui.access import changing
+from lsviz.ui.acting import cancel_run, pause_run, resume_run, submit_run
 from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import unwatch, watch_instead
 from lsviz.ui.text import plain
@@ -99,7 +102,7 @@ def _show_actions(run: Run, status: RunStatus) -> None:
 def _action(label: str, icon: str, run: Run, act: Callable[[Run], object], words: str | None = None) -> None:
     key = f"{label.lower()}-{run.run_id}"
     # By callback, so that what follows in the same run of the page already shows what came of it.
-    st.button(label, icon=icon, key=key, help=words, on_click=_carry_out, args=(act, run))
+    st.button(label, icon=icon, key=key, on_click=_carry_out, args=(act, run), **changing(words))
 
 
 def _carry_out(act: Callable[[Run], object], run: Run) -> None:
@@ -157,7 +160,7 @@ def _show_end(run: Run, view: RunView, numbers: str) -> None:
         words += f" {skipped:,} of {len(view.steps):,} steps overflowed and were skipped."
     getattr(st, kind)(f"{words}  \n{plain(numbers)}" if numbers and len(view.steps) else words, icon=icon)
     if status.error:
-        st.code(status.error, language=None, wrap_lines=True)
+        st.code(showable(status.error), language=None, wrap_lines=True)
     with st.container(horizontal=True, gap="small"):
         if status.state != "finished" and is_ours(run):
             _show_again(run)
@@ -168,12 +171,12 @@ def _show_log(run: Run) -> None:
     log = run.log_tail()
     if log:
         with st.popover("Its log", icon=":material/notes:", help="The last lines that its process wrote."):
-            st.code(log, language=None, wrap_lines=True)
+            st.code(showable(log), language=None, wrap_lines=True)
 
 
 def _show_again(run: Run) -> None:
     words = "With the same settings, from step 0."
-    if st.button("Start it again", icon=":material/replay:", key=f"again-{run.run_id}", help=words):
+    if st.button("Start it again", icon=":material/replay:", key=f"again-{run.run_id}", **changing(words)):
         try:
             again = submit_run(default_root(), run.config, owner=session_owner())
         except UserError as error:

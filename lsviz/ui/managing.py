@@ -15,11 +15,12 @@ from lsviz.jobs.manager import live_status
 from lsviz.jobs.queue import tend
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.store import RunStore
+from lsviz.runs.tables import csv_text
 from lsviz.ui.importing import import_runs
 from lsviz.ui.links import link_page
 from lsviz.ui.queueing import queue_line
 from lsviz.ui.state import set_url_list, url_list
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_problems
 
 COLUMNS: Final = (
@@ -91,7 +92,7 @@ def show_runs(found: pd.DataFrame) -> list[str]:
     key = f"runs_table-{zlib.crc32('/'.join(ids).encode()):08x}"
     marked = set(url_list("marked"))
     event = st.dataframe(
-        shown_frame(found),
+        plain_frame(shown_frame(found)),
         hide_index=True,
         height=min(MAX_ROWS_SHOWN, len(ids) + 1) * _ROW_PX + 3,
         on_select="rerun",
@@ -104,7 +105,24 @@ def show_runs(found: pd.DataFrame) -> list[str]:
     )
     chosen = [ids[at] for at in event.selection.rows if at < len(ids)]
     set_url_list("marked", chosen[:MAX_IN_URL])
+    _save_table(found)
     return chosen
+
+
+def _save_table(found: pd.DataFrame) -> None:
+    """Offer the table as CSV; Streamlit's own, which leaves formulas in it, is hidden."""
+    with st.container(horizontal=True, horizontal_alignment="right", key="save-runs"):
+        st.download_button(
+            "CSV",
+            lambda: csv_text(found.assign(tags=found["tags"].map(", ".join))).encode(),
+            "lsviz-runs.csv",
+            "text/csv",
+            key="csv-runs",
+            type="tertiary",
+            icon=":material/download:",
+            help="The rows of this table.",
+            on_click="ignore",
+        )
 
 
 def shown_frame(found: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from lsviz.runs.tables import stacked_frame
 from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies
 from lsviz.ui.state import colour_mode, set_url_list, url_list
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_figure
 
 FIRST_POLICIES: Final = ("gradscaler", "patent", "histogram")
@@ -171,7 +171,7 @@ def show_table(read: RunSeries, replays: Replays) -> None:
     if not rows:
         return
     st.dataframe(
-        pd.DataFrame(rows),
+        plain_frame(pd.DataFrame(rows)),
         hide_index=True,
         column_config={"flushed, mean": st.column_config.NumberColumn(format="percent")},
         alt="Steps skipped, last S and flushed share of each policy",

@@ -11,14 +11,16 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.errors import UserError
-from lsviz.jobs.removal import delete_run, refuse_to_delete
+from lsviz.jobs.removal import refuse_to_delete
 from lsviz.report import report_html
 from lsviz.runs.bundle import MAX_RUNS, export_bundle
 from lsviz.runs.exchange import TABLE_FORMATS, export_tables, export_zip
-from lsviz.runs.labelling import pin_run, set_labels
 from lsviz.runs.labels import MAX_NAME, MAX_TAG, MAX_TAGS, Labels
 from lsviz.runs.reader import Run
+from lsviz.runs.showing import file_stem, showable
 from lsviz.runs.store import RunStore, is_sample
+from lsviz.ui.access import changing
+from lsviz.ui.acting import delete_run, pin_run, set_labels
 from lsviz.ui.links import link_page
 from lsviz.ui.state import MAX_COMPARED
 from lsviz.ui.text import plain
@@ -43,7 +45,7 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         _exports(chosen)
         if len(chosen) <= MAX_COMPARED:
             _report(chosen)
-        if own and st.button("Delete", icon=":material/delete:", key="delete_runs"):
+        if own and st.button("Delete", icon=":material/delete:", key="delete_runs", **changing()):
             _ask_to_delete(own)
     samples = len(chosen) - len(own)
     if samples:
@@ -69,14 +71,14 @@ def _links(chosen: Sequence[Run]) -> None:
 
 
 def _labelling(run: Run, store: RunStore) -> None:
-    if st.button("Name and tags", icon=":material/label:", key="label_run"):
+    if st.button("Name and tags", icon=":material/label:", key="label_run", **changing()):
         _edit_labels(run, store)
     pinned = run.labels.pinned
     if st.button(
         "Unpin" if pinned else "Pin as baseline",
         icon=":material/keep_off:" if pinned else ":material/keep:",
         key="pin_run",
-        help="A task's baseline comes first on Compare, and new runs are shown beside it.",
+        **changing("A task's baseline comes first on Compare, and new runs are shown beside it."),
     ):
         _try(lambda: pin_run(run, store, pinned=not pinned))
 
@@ -85,7 +87,7 @@ def _exports(chosen: Sequence[Run]) -> None:
     if len(chosen) > MAX_RUNS:
         return
     one = len(chosen) == 1
-    file = chosen[0].run_id if one else "lsviz-runs"
+    file = file_stem(chosen[0].run_id) if one else "lsviz-runs"
     ended = [run for run in chosen if not run.status.live]
     with st.popover("Export", icon=":material/download:", key="export_run"):
         if len(ended) < len(chosen):
@@ -140,7 +142,7 @@ def _tables_of(runs: Sequence[Run], fmt: str) -> Callable[[], bytes]:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for run in runs:
                 for name, content in export_tables(run, fmt):
-                    archive.writestr(name if len(runs) == 1 else f"{run.run_id}/{name}", content)
+                    archive.writestr(name if len(runs) == 1 else f"{file_stem(run.run_id)}/{name}", content)
         return file.getvalue()
 
     return make
@@ -183,7 +185,7 @@ def _ask_to_delete(runs: Sequence[Run]) -> None:
     st.markdown(f"Delete {number}? All that was recorded goes, and nothing brings it back.")
     names = [_exactly(run) for run in going[:NAMED]]
     names += [f"and {len(going) - NAMED:,} more"] if len(going) > NAMED else []
-    st.code("\n".join(names), language=None, wrap_lines=True)
+    st.code(showable("\n".join(names)), language=None, wrap_lines=True)
     if st.button("Delete", type="primary", icon=":material/delete:", key="delete_for_good"):
         _try(lambda: [delete_run(run) for run in going])
 

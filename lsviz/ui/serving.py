@@ -16,12 +16,18 @@ from pathlib import Path
 from typing import Final
 
 import streamlit as st
+import streamlit.config
+from starlette.middleware import Middleware
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsviz.charts.exponents import exponent_figure
+from lsviz.jobs.dashboard import open_when_it_answers
+from lsviz.ui.access import server_reason, start_line
+from lsviz.ui.keeping import KeptFiles
 
 SCRIPT: Final = Path(__file__).parent / "frame" / "main.py"
 """What runs for each visitor."""
+MIDDLEWARE: Final = (Middleware(KeptFiles),)
 PARTS: Final = (
     *("blaming", "comparing", "exploring", "launching", "layering", "learning", "live", "managing"),
     *("replaying", "reproducing", "running", "tracing", "updating", "whatif"),
@@ -31,7 +37,8 @@ PARTS: Final = (
 
 @asynccontextmanager
 async def warm_up(app: st.App) -> AsyncIterator[None]:
-    """Import what the pages need and draw an empty figure, before the first visitor comes."""
+    """Tell what the settings in force allow, import what the pages need and draw an empty figure."""
+    _tell_settings()
     for part in PARTS:
         import_module(f"lsviz.ui.{part}")
     exponent_figure([], ["layer"], "light").to_json()
@@ -41,11 +48,22 @@ async def warm_up(app: st.App) -> AsyncIterator[None]:
     yield
 
 
+def _tell_settings() -> None:
+    line = start_line()
+    if line is not None:
+        print(line, flush=True)
+    if server_reason() is not None:
+        # Files would be taken into memory before a page is asked: nobody can import here.
+        streamlit.config.set_option("server.maxUploadSize", 0)
+
+
 def in_script() -> bool:
     """Tell whether streamlit runs the calling file as a visitor's script, as AppTest does."""
     return get_script_run_ctx(suppress_warning=True) is not None
 
 
 if __name__ == "__main__":
+    for url in sys.argv[2:]:
+        open_when_it_answers(url)
     with suppress(KeyboardInterrupt):
-        st.App(SCRIPT, lifespan=warm_up).run(config=json.loads(sys.argv[1]))
+        st.App(SCRIPT, lifespan=warm_up, middleware=MIDDLEWARE).run(config=json.loads(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any, Final
 
 import pandas as pd
@@ -154,7 +155,7 @@ def _option(key: str, value: object) -> str:
     name = key.replace("_", "-")
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {_word(value)}"
+    return f"--{name} {shlex.quote(_word(value))}"
 
 
 def _word(value: object) -> str:

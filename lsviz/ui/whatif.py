@@ -36,7 +36,7 @@ from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_cautions, show_figure
 
 if TYPE_CHECKING:
@@ -254,7 +254,7 @@ def show_scale(answer: Answer, fmt: str) -> None:
             table[name] = [_bounded(row, name) for row in frame.to_dict("records")]
         table["zero before"] = [format_percent(share) for share in frame["structural_zero"]]
         st.dataframe(
-            table,
+            plain_frame(table),
             hide_index=True,
             height=320,
             column_config={name: st.column_config.TextColumn(help=words) for name, words in _COLUMNS.items()},

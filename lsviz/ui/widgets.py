@@ -11,8 +11,10 @@ import streamlit as st
 from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.lessons import load_glossary
 from lsviz.analysis.view import RunView
-from lsviz.charts.views import spectra_figure, spectra_frame, view_labels
+from lsviz.charts.views import spectra_frame, view_labels
+from lsviz.runs.showing import showable
 from lsviz.runs.store import BrokenRun, RunStore
+from lsviz.ui.drawing import drawn_spectra
 from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
 from lsviz.ui.saving import Data, show_saving
@@ -53,9 +55,7 @@ def show_figure(
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
     """Draw the exponent figure of one to four runs at one step."""
     alt = f"Gradient exponents per layer at step {step}. {finding(shares)}"
-    show_figure(
-        spectra_figure(views, shares, step, colour_mode()), key, alt, lambda: spectra_frame(views, step)
-    )
+    show_figure(drawn_spectra(views, step, colour_mode()), key, alt, lambda: spectra_frame(views, step))
 
 
 def show_pictures(views: Sequence[RunView]) -> None:
@@ -107,4 +107,4 @@ def show_problems(
     if lines:
         title = "1 file can't be read" if len(lines) == 1 else f"{len(lines)} files can't be read"
         with st.expander(title, icon=":material/broken_image:"):
-            st.code("\n".join(lines), language=None, wrap_lines=True)
+            st.code(showable("\n".join(lines)), language=None, wrap_lines=True)

@@ -78,8 +78,13 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def start_server(folder: Path) -> Iterator[Server]:
-    """Serve the dashboard as ``make app`` does, on a free port, with runs below a folder."""
+def start_server(folder: Path, **environment: str) -> Iterator[Server]:
+    """Serve the dashboard as ``make app`` does, on a free port, with runs below a folder.
+
+    Args:
+        folder: Where runs and its log lie.
+        environment: What it has beside this process's own environment.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -97,7 +102,7 @@ def start_server(folder: Path) -> Iterator[Server]:
             str(port),
         ],
         cwd=REPOSITORY,
-        env=clean_environment(LSVIZ_RUNS=str(folder / "runs"), LSVIZ_SLOTS="4"),
+        env=clean_environment(LSVIZ_RUNS=str(folder / "runs"), **{"LSVIZ_SLOTS": "4", **environment}),
         stdout=log,
         stderr=subprocess.STDOUT,
     )

@@ -13,6 +13,7 @@ from lsviz.runs.injection import (
     format_injections,
     parse_injections,
 )
+from lsviz.ui.text import plain
 
 layers = st.text(min_size=1, max_size=20).filter(
     lambda name: name == name.strip() and name.isprintable() and not set(name) & set(":,")
@@ -79,3 +80,9 @@ def test_a_fault_after_the_last_step_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
         RunConfig.build(task="t", steps=10, inject="3:a:inf,10:a:inf")
     assert str(error.value) == "inject: 10:a:inf comes after the last step; choose one from 0 to 9"
+
+
+def test_what_a_page_shows_can_be_copied_into_the_field() -> None:
+    shown = plain("20:fire:inf").replace("\\", "")
+    assert shown != "20:fire:inf"
+    assert parse_injections(shown) == parse_injections("20:fire:inf")

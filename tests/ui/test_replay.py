@@ -90,7 +90,7 @@ def test_blame_and_what_if_name_the_same_limits(runs_root: Path) -> None:
 def test_a_fault_put_in_on_purpose_is_told_as_one(runs_root: Path) -> None:
     run = sample(inject="100:conv1:huge")
     app = open_page("blame", seen=run.run_id)
-    assert "on purpose (100:conv1:huge)" in app.header[0].value.replace("\\", "")
+    assert "on purpose (100:conv1:huge)" in words(app).replace("\\", "")
     table = app.dataframe[0].value
     assert table["why"].tolist() == ["injected on purpose: 100:conv1:huge"]
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from lsviz.ui.text import plain
+from lsviz.ui.text import plain, plain_frame
 
 
 @pytest.mark.parametrize(
@@ -20,20 +21,44 @@ from lsviz.ui.text import plain
         "a|b",
         "https://evil.example",
         "\\[x](y)",
+        "__bold__ snake_case _it_",
+        "www.evil.example",
+        "me@evil.example",
     ],
 )
 def test_markup_comes_out_as_it_went_in(text: str) -> None:
     html = MarkdownIt("gfm-like", {"linkify": False}).render(plain(text))
     assert html.startswith("<p>")
     html = html.strip().removeprefix("<p>").removesuffix("</p>")
-    shown = html.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"').replace("&amp;", "&")
+    shown = (
+        html.replace("\u2060", "")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", '"')
+        .replace("&amp;", "&")
+    )
     assert shown == text
 
 
 def test_streamlits_own_directives_are_broken() -> None:
     assert plain(":red[x]") == r"\:red\[x\]"
-    assert plain(":material/home:!") == r"\:material/home\:!"
-    assert plain("$x$ https://evil.example") == r"\$x\$ https\://evil.example"
+    assert plain(":material/home:!") == "\\:\u2060material/home\\:!"
+    assert plain(":smile: a:b") == "\\:\u2060smile: a\\:b"
+    assert plain("$x$ https://evil.example") == "\\$x\\$ https\\:\u2060//evil.example"
+    assert plain("www.evil.example me@evil.example") == "www\u2060.evil.example me@\u2060evil.example"
+
+
+def test_what_turns_or_commands_is_left_out() -> None:
+    assert plain("a\u202egnp.exe\u2066\x1b[31m\x07\ud800b") == r"agnp.exe\[31mb"
+    frame = pd.DataFrame(
+        {"a\u202e": ["x\u202ey", "=1"], "n": [1.5, 2.5], "t": [["\x1bq"], []]}, index=["\u200ei", "j"]
+    )
+    shown = plain_frame(frame)
+    assert shown.columns.tolist() == ["a", "n", "t"]
+    assert shown.index.tolist() == ["i", "j"]
+    assert shown["a"].tolist() == ["xy", "=1"]
+    assert shown["t"].tolist() == [["q"], []]
+    assert frame["a\u202e"].tolist() == ["x\u202ey", "=1"]
 
 
 def test_ordinary_messages_stay_as_they_are() -> None:

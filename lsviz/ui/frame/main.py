@@ -7,6 +7,8 @@ from typing import Final
 
 import streamlit as st
 
+from lsviz.ui.access import take_token_from_address
+from lsviz.ui.frame.admitting import show_view_only
 from lsviz.ui.frame.menu import show_menu
 from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
@@ -34,7 +36,8 @@ HELP: Final = {
     "reproduce": "The paper's findings in small",
 }
 ICON: Final = Path(__file__).parents[1] / "icon.png"
-# The last three lines are for contrast: Streamlit's own is below AA.
+# Streamlit's own CSV of a table leaves formulas in it; ours does not (`csv_text`). The last three lines are
+# for contrast: Streamlit's is below AA.
 STYLE: Final = """
 .st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
 .st-key-start {position: sticky; bottom: .75rem; z-index: 5}
@@ -42,6 +45,7 @@ STYLE: Final = """
 .st-key-page_menu {position: fixed; top: .62rem; right: 1rem; width: auto; z-index: 999991}
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 :is(.st-key-learn_overflows, .st-key-traced-clicked) [role="toolbar"] {flex-wrap: wrap; overflow: visible}
+button[aria-label^="Download as CSV"] {display: none}
 [data-testid="stCaptionContainer"] {opacity: .8}
 button kbd {color: inherit !important; opacity: 1 !important}
 button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {color: inherit !important}
@@ -51,6 +55,7 @@ button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {
 def main() -> None:
     """Draw the page that the URL names."""
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
+    take_token_from_address()
     pages = {
         section: [
             st.Page(
@@ -68,6 +73,7 @@ def main() -> None:
     arrive(chosen.url_path or PAGES[0])
     show_menu(chosen.url_path or PAGES[0])
     st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
+    show_view_only()
     chosen.run()
 
 

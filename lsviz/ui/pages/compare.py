@@ -5,8 +5,8 @@ import streamlit as st
 from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
-from lsviz.charts.views import view_shares
 from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
+from lsviz.ui.drawing import drawn_shares
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
 from lsviz.ui.state import run_store
@@ -41,7 +41,7 @@ common = common_steps(recorded)
 def show_step() -> None:
     """Draw one step; another one draws only this part again."""
     step = choose_step(common, max(v.record.config.steps for v in recorded))
-    shares = view_shares(recorded, step)
+    shares = drawn_shares(recorded, step)
     with heading.container():
         st.header(plain(finding(shares)))
         st.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")

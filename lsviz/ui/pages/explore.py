@@ -4,8 +4,8 @@ import streamlit as st
 
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
-from lsviz.charts.views import view_shares
 from lsviz.runs.store import RunStore, samples_root
+from lsviz.ui.drawing import drawn_shares
 from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet, show_questions
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
@@ -37,7 +37,7 @@ if not steps:
 config = views[0].record.config
 with step_column:
     step = choose_step(steps, config.steps)
-shares = view_shares(views, step)
+shares = drawn_shares(views, step)
 with heading:
     st.header(plain(finding(shares)))
     st.caption(
