@@ -14,6 +14,8 @@ from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import RunStatus
 from lsviz.runs.store import samples_root
 
+SHOWN_LIVE: Final = ("queued", "running", "paused")
+"""States, as the table tells them, of runs that are under way."""
 SEARCHED: Final = ("run_id", "name", "task", "policy", "update", "precision", "state", "note")
 
 
@@ -36,7 +38,7 @@ def runs_frame(runs: Sequence[Run]) -> tuple[pd.DataFrame, list[str]]:
     labels = [run.labels for run, _ in kept]
     samples = samples_root().resolve()
     parents = {parent: parent.resolve() == samples for parent in {run.path.parent for run, _ in kept}}
-    frame["state"] = ["paused" if status.live and status.paused else status.state for _, status in kept]
+    frame["state"] = [status.shown_state for _, status in kept]
     frame["run_id"] = [run.run_id for run, _ in kept]  # its folder, which is what finds it
     queued = {run.path.parent for run, status in kept if status.state == "queued"}
     waiting = {root / run_id: place for root in queued for run_id, place in places(root).items()}

@@ -96,6 +96,11 @@ class RunStatus(BaseModel):
     host: str | None = None
 
     @property
+    def shown_state(self) -> str:
+        """The state as people are told it: a run that waits between two steps is ``paused``."""
+        return "paused" if self.live and self.paused else self.state
+
+    @property
     def live(self) -> bool:
         """Whether the run may still write."""
         return self.state in ("queued", "running")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from lsviz.analysis.compare import difference_frame, run_label, settings_and_results, update_label
+from lsviz.analysis.compare import difference_frame, run_label, run_labels, settings_and_results, update_label
 from lsviz.analysis.cost import cost_finding
 from lsviz.analysis.findings import format_scale
 from lsviz.analysis.view import RunView
@@ -14,7 +14,8 @@ from lsviz.charts.views import timelines_figure, timelines_frame
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.ui.choosing import run_options
-from lsviz.ui.state import MAX_COMPARED, colour_mode, set_url_list, url_list
+from lsviz.ui.links import link_page
+from lsviz.ui.state import MAX_COMPARED, colour_mode, last_run, set_url_list, url_list
 from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.widgets import show_figure
 
@@ -63,6 +64,16 @@ def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
     return next((other for other in same_task if unscaled(other.config)), None)
 
 
+def link_skips(views: Sequence[RunView]) -> None:
+    """Lead on to why steps were skipped, of each run that skipped any."""
+    labels = run_labels([view.record for view in views])
+    for view, label in zip(views, labels, strict=True):
+        skipped = int(view.steps["skipped"].sum())
+        if skipped:
+            steps = "1 step" if skipped == 1 else f"{skipped:,} steps"
+            link_page("blame", plain(f"Why did {label} skip {steps}?"), {"seen": view.record.run_id})
+
+
 def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:
     """Draw loss, S and flushed share over the steps."""
     figure = timelines_figure(views, colour_mode())
@@ -91,12 +102,15 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
 def _default(runs: list[Run]) -> list[str]:
     """Return the newest run of each kind, up to four, oldest first, so that the unscaled come first.
 
-    The task's pinned run stands before them all.
+    They are of one task and loss weight: those of the run last seen, which is among them, else of the
+    newest. The task's pinned run stands before them all.
     """
-    same_task = [run for run in runs if run.config.task == runs[0].config.task]
-    pinned = [run.run_id for run in same_task if run.labels.pinned][:1]
+    first = next((run for run in runs if run.run_id == last_run()), runs[0])
+    setting = first.config.task, first.config.loss_weight
+    alike = [run for run in (first, *runs) if (run.config.task, run.config.loss_weight) == setting]
+    pinned = [run.run_id for run in alike if run.labels.pinned][:1]
     kinds: dict[str, str] = {}
-    for run in same_task:
+    for run in alike:
         if run.run_id not in pinned:
             kinds.setdefault(run_label(run.config), run.run_id)
     return pinned + list(kinds.values())[: MAX_COMPARED - len(pinned)][::-1]

@@ -98,18 +98,23 @@ def show_questions(pair: Sequence[Run], runs: Sequence[Run]) -> None:
     """Link questions to the pages that answer them of these runs.
 
     Args:
-        pair: The unscaled run and the one beside it.
-        runs: All of that setting: one of them may have skipped steps.
+        pair: The unscaled run and the one beside it, which has learned.
+        runs: Those of that setting and then all others: the first that skipped steps tells why.
     """
     unscaled, beside = pair
     with st.container(horizontal=True):
-        link_page("whatif", "Which S should I use?", {"seen": unscaled.run_id, "format": "FP16"})
-        link_page("whatif", "Would BF16 have helped?", {"seen": unscaled.run_id, "format": "BF16"})
+        link_page("whatif", "Which S should I use?", {"seen": beside.run_id, "format": "FP16"})
         link_page("blame", "Which layer limits S?", {"seen": beside.run_id})
-        skipping = next((run for run in (beside, *runs) if run.status.skipped_steps), None)
+        link_page("whatif", "Would BF16 have helped?", {"seen": unscaled.run_id, "format": "BF16"})
+        skipping = next((run for run in (beside, *runs) if _skipped(run)), None)
         if skipping is not None:
-            words = f"Why did {_short_label(skipping.config)} skip steps?"
+            elsewhere = f" on {skipping.config.task}" if skipping.config.task != beside.config.task else ""
+            words = f"Why did {_short_label(skipping.config)}{elsewhere} skip steps?"
             link_page("blame", words, {"seen": skipping.run_id})
+
+
+def _skipped(run: Run) -> bool:
+    return run.status.skipped_steps > 0 and not run.config.injections
 
 
 def show_nothing_yet(heading: DeltaGenerator) -> None:

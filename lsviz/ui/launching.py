@@ -167,6 +167,7 @@ def show_recent_runs() -> None:
     frame["policy"] = [
         ", ".join(filter(None, pair)) for pair in zip(frame["policy"], frame["update"], strict=True)
     ]
+    frame["state"] = [status.shown_state for _, status in pairs]
     shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(

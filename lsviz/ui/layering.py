@@ -180,7 +180,7 @@ def link_limits(runs: Sequence[Run]) -> None:
     """Lead on to what one asks next of these layers, of each run apart."""
     with st.container(horizontal=True):
         for run, label in zip(runs, run_labels([run.record for run in runs]), strict=True):
-            words = "Which layer limits S?" if len(runs) == 1 else f"Which layer limits S? By {label}"
+            words = "Which layer limits S?" if len(runs) == 1 else f"Which layer limits S of {label}?"
             link_page("blame", plain(words), {"seen": run.run_id})
 
 

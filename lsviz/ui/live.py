@@ -107,9 +107,13 @@ def _show_links(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         link_page("compare", f"See {'it' if alone else 'them'} on Compare", {"runs": ",".join(ids)})
         if alone:
             link_page("whatif", "Which S should I use?", {"seen": recorded[0]})
-            skipped = bool(views[0].steps["skipped"].any())
-            words = "Why were steps skipped?" if skipped else "Which layer limits S?"
-            link_page("blame", words, {"seen": recorded[0]})
+            link_page("blame", "Which layer limits S?", {"seen": recorded[0]})
+        else:
+            link_page("layers", "Which layers lose what?", {"runs": ",".join(recorded)})
+        for view, label in zip(views, view_labels(views), strict=True):
+            if view.steps["skipped"].any():
+                words = "Why were steps skipped?" if alone else f"Why did {label} skip steps?"
+                link_page("blame", plain(words), {"seen": view.record.run_id})
 
 
 def _show_figures(views: Sequence[RunView]) -> None:

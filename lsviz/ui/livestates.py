@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import streamlit as st
 
@@ -29,6 +30,7 @@ _ENDS = {
     "failed": ("error", ":material/error:", "Failed"),
     "interrupted": ("error", ":material/power_off:", "Interrupted"),
 }
+SOON_SECONDS: Final = 4.0
 _KEPT = "What was recorded so far is kept."
 
 
@@ -143,6 +145,8 @@ def _time_left(view: RunView) -> str:
     per_step = (view.steps["ms"] + view.steps["ms_recording"]).mean() / 1e3
     since = max(0.0, time.time() - view.status.updated)
     left = max(0.0, (view.status.steps - done) * per_step - since)
+    if left < SOON_SECONDS:
+        return ", a few seconds left"
     return f", about {left:.0f} s left" if left < 90 else f", about {left / 60:.0f} min left"
 
 

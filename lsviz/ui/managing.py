@@ -11,6 +11,7 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import ordinal
+from lsviz.analysis.listing import SHOWN_LIVE
 from lsviz.jobs.manager import live_status
 from lsviz.jobs.queue import tend
 from lsviz.runs.reader import Run, RunError
@@ -58,7 +59,7 @@ def title_of(found: pd.DataFrame, frame: pd.DataFrame, asked: str) -> str:
         return plain(f"{number} of {len(frame):,} for “{' '.join(asked.split())}”")
     tasks = found["task"].nunique()
     title = f"{number} of {tasks} tasks" if tasks > 1 else f"{number} of {found['task'].iloc[0]}"
-    live = int(found["state"].isin(["queued", "running"]).sum())
+    live = int(found["state"].isin(SHOWN_LIVE).sum())
     return plain(f"{title}, {live} under way" if live else title)
 
 
@@ -77,7 +78,7 @@ def _show_live(runs: Sequence[Run]) -> None:
         except RunError:  # deleted since
             continue
         name = run.labels.name or f"{run_label(run.config)} on {run.config.task}"
-        where = queue_line(run) or f"{status.state}, step {status.step:,} of {status.steps:,}"
+        where = queue_line(run) or f"{status.shown_state}, step {status.step:,} of {status.steps:,}"
         text = plain(f"{name}: {where}")
         bar, link = st.columns([10, 2], vertical_alignment="center")
         bar.progress(min(1.0, status.step / max(1, status.steps)), text=text)

@@ -148,7 +148,7 @@ def show_window(answer: Answer, fmt: str) -> None:
     """Draw the layers' gradients under the format's window, which a slider moves with S."""
     if answer.window.empty:
         return
-    first = nearest_scale(answer.found.best or 1.0)
+    first = nearest_scale(_asked() or answer.found.best or 1.0)
     target = parse_format(fmt)
     alt = f"Gradients of each layer's output and {target.name.upper()}'s range. " + window_finding(
         answer.window, first, target
@@ -157,7 +157,8 @@ def show_window(answer: Answer, fmt: str) -> None:
     show_figure(figure, "window", alt, answer.window)
     st.caption(
         "Drag the slider: the gradients of all recorded steps stay where they are, and S moves "
-        f"{target.name.upper()}'s range over them. Shares are of one cast of a layer's non-zero values."
+        f"{target.name.upper()}'s range over them. Shares are of one cast of a layer's non-zero values. A "
+        "link to this page begins at the S that is asked for at its end."
     )
 
 
@@ -265,6 +266,18 @@ def show_scale(answer: Answer, fmt: str) -> None:
                 "Bounds: exponents alone do not tell what becomes of values between two powers of two, or of "
                 "what lies at an end of the format."
             )
+
+
+def _asked() -> float | None:
+    """Return the S that is asked for below, where it can be told."""
+    state = st.session_state
+    text = state.get("ask", st.query_params.get("ask"))
+    if text is None or text == state.get(_OFFERED):
+        return None
+    try:
+        return check_scale(float(parse_number(text)))
+    except (UserError, ValueError):
+        return None
 
 
 def _follow(recommended: str) -> None:

@@ -5,7 +5,7 @@ import streamlit as st
 from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
-from lsviz.ui.comparing import choose_runs, show_differences, show_timelines
+from lsviz.ui.comparing import choose_runs, link_skips, show_differences, show_timelines
 from lsviz.ui.drawing import drawn_shares
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
@@ -47,7 +47,9 @@ def show_step() -> None:
         st.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")
     asked = {"runs": ",".join(view.record.run_id for view in recorded), "step": str(step)}
-    link_page("layers", "See all exponents as a map", asked)
+    with st.container(horizontal=True):
+        link_page("layers", "See all exponents as a map", asked)
+        link_skips(views)
 
 
 if common:

@@ -43,13 +43,13 @@ with heading:
     st.caption(
         f"Gradients at each layer's output, {config.task}, step {step} of {config.steps:,}. {HOW_TO_READ}"
     )
+    show_questions(pair, [*of_setting, *shown])
 show_spectra(views, shares, step, key="explore_spectra")
 show_pictures(views)
 st.markdown(
     "FP16 rounds every gradient smaller than 2⁻²⁵ to zero, without a word. Multiplying the loss by S moves "
     "all gradients up by log₂ S binades, out of that range; dividing by S before the update undoes it."
 )
-show_questions(pair, of_setting)
 with st.container(horizontal=True):
     link_page("launch", "Launch your own run")
     link_page("compare", "Compare runs", {"runs": ",".join(run.run_id for run in of_setting[:4][::-1])})

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsviz.analysis.listing import runs_frame, search_runs
+from lsviz.analysis.listing import SHOWN_LIVE, runs_frame, search_runs
 from lsviz.ui.importing import import_runs
 from lsviz.ui.managing import search_box, show_live, show_no_match, show_no_runs, show_runs, title_of
 from lsviz.ui.running import show_actions
@@ -25,7 +25,7 @@ with import_column:
 found = search_runs(frame, asked)
 heading.header(title_of(found, frame, asked))
 by_id = {run.run_id: run for run in runs}
-under_way = found.loc[found["state"].isin(["queued", "running"]), "run_id"]
+under_way = found.loc[found["state"].isin(SHOWN_LIVE), "run_id"]
 show_live([by_id[run_id] for run_id in under_way])
 if found.empty:
     show_no_match(asked)
