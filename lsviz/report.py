@@ -13,17 +13,19 @@ import plotly.graph_objects as go
 import plotly.io
 
 from lsviz import __version__
+from lsviz.analysis.blame import blame_headline, bottleneck_finding
 from lsviz.analysis.compare import difference_frame, run_label, run_labels, settings_and_results
 from lsviz.analysis.curves import scale_curve_finding, scale_curve_frame, working_scales
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.history import history_finding, history_frame
-from lsviz.analysis.limits import judge_run
+from lsviz.analysis.limits import Judged, judge_run
 from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
 from lsviz.analysis.results import run_result
 from lsviz.analysis.shares import layer_names
 from lsviz.analysis.view import RunView, common_steps, early_step
 from lsviz.analysis.window import layer_outputs, nearest_scale, unscaled_frame, window_frame
 from lsviz.charts.curves import scale_curve_figure
+from lsviz.charts.headroom import headroom_figure
 from lsviz.charts.history import history_figure
 from lsviz.charts.reaction import reaction_figure
 from lsviz.charts.theme import FONT, PALETTES
@@ -38,6 +40,7 @@ from lsviz.runs.reproduction import RunResult
 from lsviz.training.catalog import TASKS
 
 MAX_RUNS: Final = 100
+_SEVERAL_SEEDS: Final = "Lines are means over the seeds, pale bands from the lowest to the highest."
 MAX_FACETS: Final = 4
 CURVE_POINTS: Final = 3
 """From so many constant scales on, a report draws the U-curve."""
@@ -101,8 +104,9 @@ def report_html(runs: Sequence[Run]) -> str:
         raise ReportError(f"a report takes 1 to {MAX_RUNS} runs, got {len(runs)}")
     views = [RunView.of(run, live_status(run)) for run in runs]
     shown = views[:MAX_FACETS]
-    sections = [*_spectra(shown), *_whatif(runs[:MAX_FACETS]), _timelines(shown), *_reactions(runs)]
-    sections += [*_curves(runs), *_histories(shown)]
+    judged = [judge_run(run, FP16, must_ask=False) for run in runs[:MAX_FACETS]]
+    sections = [*_spectra(shown), *_whatif(runs, judged), _timelines(shown), *_skips(shown, judged)]
+    sections += [*_reactions(runs), *_curves(runs), *_histories(shown)]
     sections += [*_pictures(shown), _differences(views)]
     return _page(sections, views)
 
@@ -121,10 +125,9 @@ def _spectra(views: Sequence[RunView]) -> list[Section]:
     return [Section(finding(shares), spectra_figure(recorded, shares, step, "light"), caption)]
 
 
-def _whatif(runs: Sequence[Run]) -> list[Section]:
+def _whatif(runs: Sequence[Run], asked: Sequence[Judged]) -> list[Section]:
     """The slider over the gradients of the first run that has FP32 references."""
-    for run in runs:
-        judged = judge_run(run, FP16, must_ask=False)
+    for run, judged in zip(runs, asked, strict=False):
         rows, found = judged.rows, judged.found
         layers = [] if rows is None or rows.censored else layer_names(rows.keys)
         if rows is None or found is None or not layers:
@@ -150,6 +153,22 @@ def _timelines(views: Sequence[RunView]) -> Section:
     return Section("Loss, loss scale and flushed share", timelines_figure(views, "light"))
 
 
+def _skips(views: Sequence[RunView], asked: Sequence[Judged]) -> list[Section]:
+    """Who overflowed first in each run that skipped steps, and how near to it every layer was."""
+    sections = []
+    for label, view, judged in zip(view_labels(views), views, asked, strict=True):
+        if judged.blame.empty or judged.headroom.empty:
+            continue
+        limits = judged.limits.finding if judged.limits.forbids else ""
+        title, why = blame_headline(judged.blame, len(view.steps), limits)
+        limiting = None if judged.bottleneck is None else judged.bottleneck.layer
+        figure = headroom_figure(judged.headroom, judged.blame, "light", limiting)
+        sections.append(
+            Section(f"{label}: {title}", figure, f"{why} {bottleneck_finding(judged.bottleneck)}")
+        )
+    return sections
+
+
 def _reactions(runs: Sequence[Run]) -> list[Section]:
     """S of all runs around the first fault that any has."""
     faults = [fault for run in runs for fault in run.config.injections]
@@ -173,7 +192,7 @@ def _curves(runs: Sequence[Run]) -> list[Section]:
     for task, results in by_task.items():
         if any(result.history for result in results):
             name = next((r.metric_name for r in results if r.metric_name), None) or "metric"
-            caption = "Lines are means over the seeds, pale bands from the lowest to the highest."
+            caption = _SEVERAL_SEEDS if len({run.config.seed for run in runs}) > 1 else ""
             sections.append(
                 Section(f"{task}: {name} over the steps", metrics_figure(results, "light"), caption)
             )

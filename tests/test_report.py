@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from lsviz.analysis.blame import blame_finding
+from lsviz.analysis.limits import judge_run
 from lsviz.cli import main
 from lsviz.report import ReportError, report_html, write_report
 from lsviz.runs.files import RunFolderError, write_json
@@ -69,6 +72,17 @@ def test_runs_with_the_same_fault_show_how_they_react(tmp_path: Path, unscaled_r
     assert reaction.startswith("A NaN in layer2 at step 3: all 5 runs skip the step")
     assert "dotted: NaN in layer2" in document
     assert not any("NaN" in title for title in titles(report_html([unscaled_run])))
+
+
+def test_skipped_steps_are_blamed_on_who_overflowed_first() -> None:
+    runs = RunStore.at(SAMPLES).list_runs()
+    skipping = next(r for r in runs if r.status.skipped_steps and not r.config.injections)
+    clean = next(r for r in runs if r.config.task == skipping.config.task and not r.status.skipped_steps)
+    document = html.unescape(report_html([clean, skipping]))
+    blame = judge_run(skipping, must_ask=False).blame
+    assert f"gradscaler: {blame_finding(blame, skipping.config.steps)}" in document
+    assert "S was too large each time." in document
+    assert "Lines are means over the seeds" not in document
 
 
 def test_names_in_a_run_mean_nothing_to_the_page(unscaled_run: Run, tmp_path: Path) -> None:

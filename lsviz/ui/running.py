@@ -154,7 +154,6 @@ def _edit_labels(run: Run, store: RunStore) -> None:
     st.caption(plain(f"{run_label(run.config)} on {run.config.task}, {run.run_id}"))
     labels = run.labels
     with st.form("labels_form", border=False, enter_to_submit=True):
-        name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
         known = {tag for other in store.list_runs() for tag in other.labels.tags}
         tags = st.multiselect(
             "Tags",
@@ -167,6 +166,8 @@ def _edit_labels(run: Run, store: RunStore) -> None:
             placeholder="Choose or type, then Enter",
             help=f"At most {MAX_TAGS}, of {MAX_TAG} characters each.",
         )
+        # Last, so that the list of tags opens over the name and not over what saves.
+        name = st.text_input("Name", labels.name, key=f"name-{run.run_id}", max_chars=MAX_NAME)
         saved = st.form_submit_button("Save", type="primary", key="save_labels")
     if saved:
         _try(lambda: set_labels(run, Labels.build(name=name, tags=tags, pinned=run.labels.pinned)))

@@ -327,8 +327,21 @@ def show_next(run: Run, answer: Answer) -> None:
     if task not in TASKS or (policy is None and not answer.cautions):
         return
     policy = policy or "gradscaler"
-    others = "" if precision == "fp16" else f" --precision {precision}"
+    changed = _changed(run)
+    shown = changed if precision == "fp16" else {"precision": precision, **changed}
+    others = "".join(f" --{name.replace('_', '-')} {value}" for name, value in shown.items())
     st.code(f"lsviz run --task {task} --policy {policy}{others}", language=None)
     scaled = "without loss scaling" if policy == "none" else f"with {policy}"
     label = f"Launch {task}{'' if precision == 'fp16' else f' in {precision.upper()}'}, {scaled}"
-    link_page("launch", label, {"task": task, "policy": policy, "precision": precision})
+    link_page("launch", label, {"task": task, "policy": policy, "precision": precision, **changed})
+
+
+def _changed(run: Run) -> dict[str, str]:
+    """Return what of a run's length, loss and start is not its task's own, as text."""
+    config = run.config
+    usual = {"steps": TASKS[config.task].steps, "loss_weight": 1.0, "init_gain": 1.0}
+    return {
+        name: str(value)
+        for name, own in usual.items()
+        if (value := getattr(config, name)) is not None and value != own
+    }
