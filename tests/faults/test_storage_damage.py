@@ -103,6 +103,22 @@ def test_of_an_ended_run_the_damaged_tensor_alone_is_missing(layouts: list[Run],
     assert len(Run(copy).exponents(tensor="head")) == 24
 
 
+def test_no_bit_of_a_footer_or_a_seal_moves_or_hides_a_row(layouts: list[Run], tmp_path: Path) -> None:
+    chance = random.Random(5)
+    written = cells(layouts[1].steps())
+    copy = tmp_path / "run"
+    shutil.copytree(layouts[1].path, copy)
+    file = copy / "steps.parquet"
+    content = file.read_bytes()
+    for place in range(len(content) - 3_000, len(content), 17):
+        bit = 1 << chance.randrange(8)
+        file.write_bytes(content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :])
+        run = Run(copy)
+        found = cells(run.steps())
+        assert found == written or run.problems, (place, bit)
+        assert not surplus(found, set(written)), (place, bit)
+
+
 @pytest.mark.parametrize("name", ["run.json", "status.json"])
 def test_damaged_json_is_told_in_one_line(name: str, layouts: list[Run], tmp_path: Path) -> None:
     chance = random.Random(4)
