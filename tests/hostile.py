@@ -32,7 +32,8 @@ MATHJAX: Final = rf"\(\href{{javascript:alert(1)}}{{{MARK}}}\)"
 COLOUR: Final = f":red[{MARK}] :material/home: :smile: **{MARK}**"
 SHEET: Final = f'=HYPERLINK("http://{MARK}.test","{MARK}")'
 TURNED: Final = f"{MARK}\u202egnp.exe\u2066"
-LAYERS: Final = (IMAGE, SCRIPT, ANCHOR, PICTURE, LINK, FORMULA, MATHJAX, COLOUR, SHEET, TURNED)
+BOLD: Final = f"<b>{MARK}</b>"
+LAYERS: Final = (BOLD, IMAGE, SCRIPT, ANCHOR, PICTURE, LINK, FORMULA, MATHJAX, COLOUR, SHEET, TURNED)
 FOLDER: Final = f'<img src=x onerror=alert("{MARK}")>[{MARK}](http:{MARK}.test)'
 """The name of a run's folder: all but a slash is allowed in one."""
 STEPS: Final = 12

@@ -13,7 +13,18 @@ from lsviz.report import report_html
 from lsviz.runs.reader import open_run
 from tests.browser.conftest import Server, start_server
 from tests.browser.driving import Complaints, open_context, settle, watch_page, without_probing
-from tests.hostile import COLOUR, FORMULA, IMAGE, LINK, MARK, PICTURE, SCRIPT, HostileRuns, write_hostile_runs
+from tests.hostile import (
+    BOLD,
+    COLOUR,
+    FORMULA,
+    IMAGE,
+    LINK,
+    MARK,
+    PICTURE,
+    SCRIPT,
+    HostileRuns,
+    write_hostile_runs,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -127,6 +138,7 @@ def test_no_name_acts_in_a_report(
     settle(page)
     assert page.evaluate(MADE_OF_NAMES, MARK) == []
     assert IMAGE in shown_text(page)
+    assert BOLD in shown_text(page)  # as a row's name
     assert dialogs == []
     assert complaints.strangers == []
     assert complaints.errors == []
