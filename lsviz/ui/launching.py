@@ -31,7 +31,8 @@ _NEW_TASK = "_new_task"
 
 
 def launch_form() -> None:
-    """Ask for a run, and start it."""
+    """Ask for a run, and start it. The button stands first, where it covers nothing and stays in reach."""
+    start_bar = st.container(key="start_bar")
     _tell_unknown("task", TASKS)
     _tell_unknown("precision", PRECISIONS)
     task = st.selectbox(
@@ -112,16 +113,17 @@ def launch_form() -> None:
         **update,
     }
     label = f"Start {1 + len(also)} runs" if also else "Start"
-    if st.button(
-        label,
-        key="start",
-        type="primary",
-        icon=":material/play_arrow:",
-        width="stretch",
-        shortcut="Ctrl+Enter",
-        **changing(),
-    ):
-        _start([settings, *(settings | changes for changes in also)])
+    with start_bar:  # and what is wrong is told beside it
+        if st.button(
+            label,
+            key="start",
+            type="primary",
+            icon=":material/play_arrow:",
+            width="stretch",
+            shortcut="Ctrl+Enter",
+            **changing(),
+        ):
+            _start([settings, *(settings | changes for changes in also)])
 
 
 def _start(asked: Sequence[dict[str, Any]]) -> None:
@@ -165,7 +167,8 @@ def show_recent_runs() -> None:
         return
     frame = list_frame(pairs)
     frame["policy"] = [
-        ", ".join(filter(None, pair)) for pair in zip(frame["policy"], frame["update"], strict=True)
+        format_powers(", ".join(filter(None, pair)))
+        for pair in zip(frame["policy"], frame["update"], strict=True)
     ]
     frame["state"] = [status.shown_state for _, status in pairs]
     shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]

@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from lsviz.analysis.compare import run_label
-from lsviz.analysis.findings import ordinal
+from lsviz.analysis.findings import format_powers, ordinal
 from lsviz.analysis.listing import SHOWN_LIVE
 from lsviz.jobs.manager import live_status
 from lsviz.jobs.queue import tend
@@ -130,7 +130,8 @@ def shown_frame(found: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that the table shows, of `runs_frame`."""
     frame = found[list(COLUMNS)].copy()
     frame["policy"] = [
-        ", ".join(filter(None, pair)) for pair in zip(found["policy"], found["update"], strict=True)
+        format_powers(", ".join(filter(None, pair)))
+        for pair in zip(found["policy"], found["update"], strict=True)
     ]
     frame["step"] = [
         f"{a:,}" if a == b else f"{a:,} of {b:,}" for a, b in zip(found["step"], found["steps"], strict=True)
