@@ -7,10 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from lsviz.errors import UserError
 from lsviz.jobs.manager import cancel_run, live_status, submit_run
 from lsviz.jobs.queue import (
+    LOCK,
     TURNS,
     QueueFullError,
     check_room,
@@ -203,3 +205,14 @@ def test_a_root_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="can't write runs to"):
         submit_run(tmp_path / "file", tiny())
     start_due(tmp_path / "file")  # a look never fails
+
+
+def test_who_asks_waits_for_who_is_asking(tmp_path: Path) -> None:
+    occupy(tmp_path)
+    asking = threading.Thread(target=submit_run, args=(tmp_path, tiny()))
+    with FileLock(tmp_path / LOCK):  # as another process holds it
+        asking.start()
+        time.sleep(0.5)
+        assert not places(tmp_path)
+    asking.join()
+    assert len(places(tmp_path)) == 1
