@@ -216,7 +216,11 @@ def _execute_queued(run: Run) -> int:
     with stop_on_signals() as stop:
         try:
             if not claim(run):
-                return 2  # cancelled, or another process's: its log and status are not this one's
+                status = run.status  # cancelled, or another process's
+                whose = f"is being written by process {status.pid}: a run has one writer"
+                words = whose if status.live else f"is {status.state}: launch another"
+                print(f"error: {run.run_id} {words}", file=sys.stderr)
+                return 2
             log = RunLog(run.path)
             log.end(execute_run(run.path, stop, log.observe))
         except RunBusyError as error:

@@ -10,8 +10,10 @@ import pytest
 
 from lsviz import cli
 from lsviz.analysis.lab import lab_finding
+from lsviz.jobs import queue
 from lsviz.runs.config import RunConfig
 from lsviz.runs.lab import Lab, load_lab
+from lsviz.runs.reader import Run
 from lsviz.training.lab import LabSettings, planned_variants
 from lsviz.ui.updating import launch_query, variant_command
 from tests.conftest import SAMPLES, train_run
@@ -80,11 +82,11 @@ def test_a_command_makes_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
     class StopError(Exception):
         pass
 
-    def note(root: Path, config: RunConfig) -> Path:
+    def note(root: Path, config: RunConfig, **more: object) -> Run:
         asked.append(config)
         raise StopError
 
-    monkeypatch.setattr(cli, "create_run", note)
+    monkeypatch.setattr(queue, "enqueue", note)
     monkeypatch.setenv("LSVIZ_DEBUG", "1")
     plan = {variant.name: config for variant, config in planned_variants(LabSettings())}
     document = shipped()
