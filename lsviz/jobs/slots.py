@@ -21,12 +21,14 @@ def cores() -> int:
 
 
 def slots() -> int:
-    """Return how many queued runs train at once: LSVIZ_SLOTS; else one a GPU, else one for every two CPUs.
+    """Return how many queued runs train at once: LSVIZ_SLOTS; else one a GPU, else one a CPU.
+
+    A run of most tasks computes on one thread.
 
     Raises:
         UserError: LSVIZ_SLOTS is no number from 1 to 10,000.
     """
-    return _number(SLOTS) or _gpus() or max(1, cores() // 2)
+    return _number(SLOTS) or _gpus() or cores()
 
 
 def max_queued() -> int:
