@@ -28,7 +28,7 @@ from lsviz.jobs.processes import keep
 from lsviz.jobs.settling import is_ours, live_status, settle_run
 from lsviz.jobs.slots import max_queued, slots
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import RunFolderError, write_json
+from lsviz.runs.files import unwritable, write_json
 from lsviz.runs.limits import RunLimits
 from lsviz.runs.process import is_here, mark_of
 from lsviz.runs.reader import Run, RunError, open_run
@@ -303,10 +303,7 @@ def _locked(root: Path) -> Iterator[None]:
     except Timeout:
         raise UserError(f"the queue in {str(root)!r} is busy; try again in a moment") from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise RunFolderError(
-            f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
-        ) from None
+        raise unwritable(root, error) from None
     try:
         yield
     finally:

@@ -29,7 +29,7 @@ from lsviz.jobs.queue import start_due
 from lsviz.jobs.settling import live_status, settle_run
 from lsviz.jobs.slots import cores
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import RunFolderError
+from lsviz.runs.files import unwritable
 from lsviz.runs.reader import Run, RunError, open_run
 from lsviz.runs.schema import State
 from lsviz.runs.store import RunStore
@@ -149,10 +149,7 @@ def _only_one(root: Path) -> Iterator[None]:
             f"another sweep is at work in {str(root)!r}: wait for it, or give another --out"
         ) from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise RunFolderError(
-            f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
-        ) from None
+        raise unwritable(root, error) from None
     try:
         yield
     finally:

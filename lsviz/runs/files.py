@@ -32,6 +32,19 @@ class RunFolderError(UserError):
     """A run folder can't be made or written; the message says why and what would help."""
 
 
+def unwritable(root: Path, error: OSError) -> RunFolderError:
+    """Return what to raise where a folder takes no runs.
+
+    Args:
+        root: The folder.
+        error: What the system said.
+    """
+    reason = error.strerror or type(error).__name__
+    return RunFolderError(
+        f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
+    )
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give another name beside a file to write to; it takes the file's place once all is written.

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from lsviz.runs.compaction import compact
 from lsviz.runs.config import MAX_STEPS, RunConfig
-from lsviz.runs.files import RunFolderError, not_written, write_json, write_parquet
+from lsviz.runs.files import RunFolderError, not_written, unwritable, write_json, write_parquet
 from lsviz.runs.locking import RunBusyError, lock_run, unlock_run
 from lsviz.runs.process import NOBODY, own_mark
 from lsviz.runs.reader import load_document
@@ -110,10 +110,7 @@ def create_run(
         shutil.rmtree(hidden, ignore_errors=True)
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and (root / run_id).exists():
             raise RunExistsError(f"there is something called {str(root / run_id)!r} already") from None
-        reason = error.strerror or type(error).__name__
-        raise RunFolderError(
-            f"can't write runs to {str(root)!r} ({reason}); choose a folder that you can write to"
-        ) from None
+        raise unwritable(root, error) from None
     return root / run_id
 
 
