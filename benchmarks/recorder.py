@@ -2,11 +2,13 @@
 
 Beside it what wandb.watch and TensorBoard's add_histogram do with the same tensors. wandb's is its own
 sequence of torch calls (wandb/integration/torch/wandb_torch.py, log_tensor_stats), so that it needs no
-account; TensorBoard's is the real one, writing to a file.
+account; TensorBoard's is the real one, writing to a file. ``python -m benchmarks.recorder cuda`` measures the
+same on a GPU.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +24,8 @@ from lsviz.training.optimizers import build_optimizers
 from lsviz.training.tasks.base import build_task
 from lsviz.training.tensors import tensors_in
 
-ENGINE = Engine("fp16", torch.device("cpu"))
+ENGINE = Engine.resolve("fp16", "cuda" if "cuda" in sys.argv[1:] else "cpu")
+ON_GPU = ENGINE.device.type == "cuda"
 ROUNDS = 12
 STEPS = 10
 """Steps at a time, as a loop takes them: a recording writes every half second, not at each."""
@@ -34,15 +37,16 @@ class Loop:
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.task = build_task("char-gpt")
-        self.model = self.task.build_model()
+        self.model = self.task.build_model().to(ENGINE.device)
         self.batches = self.task.batches(0)
         self.optimizers = build_optimizers(self.model, self.task.spec)
-        self.scaler = torch.amp.GradScaler("cpu")
+        self.scaler = torch.amp.GradScaler(ENGINE.device.type)
 
     def step(self) -> Tensor:
         """Train one step; the kernels are in place."""
+        batch = tuple(part.to(ENGINE.device) for part in next(self.batches))
         with ENGINE.autocast():
-            loss = self.task.loss(self.model, next(self.batches))
+            loss = self.task.loss(self.model, batch)
         self.scaler.scale(loss).backward()
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
@@ -98,6 +102,17 @@ def as_wandb(name: str, gradient: Tensor) -> object:
     return counts.cpu().clone().detach().tolist(), torch.linspace(low, high, steps=65).tolist()
 
 
+def waited_for(way: Callable[[], object]) -> Callable[[], object]:
+    """Return the same, ended only when the GPU is done with it too."""
+
+    def run() -> None:
+        way()
+        if ON_GPU:
+            torch.cuda.synchronize()
+
+    return run
+
+
 def main() -> None:
     """Measure and save the ratios."""
     threads = build_task("char-gpt").spec.threads
@@ -139,10 +154,12 @@ def main() -> None:
                         in_tensorboard.step()
 
             ways["TensorBoard add_histogram, all tensors"] = tensorboard
-        title = f"char-gpt, every step, {STEPS} steps at a time, {torch.get_num_threads()} threads"
+        where = torch.cuda.get_device_name() if ON_GPU else f"{torch.get_num_threads()} threads"
+        title = f"char-gpt, every step, {STEPS} steps at a time, {where}"
+        ways = {name: waited_for(way) for name, way in ways.items()}
         table = report(title, "not recorded", median_seconds(ways, ROUNDS))
         rec.close()
-    save("recorder", {title: table})
+    save("recorder_gpu" if ON_GPU else "recorder", {title: table})
 
 
 if __name__ == "__main__":
