@@ -107,11 +107,16 @@ def main() -> None:
             (pair, [pool.submit(train, root, *pair, device) for device in ("cpu", "cuda")])
             for pair in sorted(wanted, key=lambda pair: -pair[0].steps)
         ]
-        rows = [
-            compared(*pair, *(open_run(Path(found.result())) for found in runs)) for pair, runs in trained
-        ]
-    for row in rows:
-        print(json.dumps(row), flush=True)
+        rows = []
+        failed = 0
+        for pair, runs in trained:
+            errors = [str(error) for found in runs if (error := found.exception()) is not None]
+            if errors:
+                failed += 1
+                print(pair[0].name, pair[1], *errors, flush=True)
+                continue
+            rows.append(compared(*pair, *(open_run(Path(found.result())) for found in runs)))
+            print(json.dumps(rows[-1]), flush=True)
     document = {
         "gpu": torch.cuda.get_device_name(),
         "torch": str(torch.__version__),
@@ -122,8 +127,9 @@ def main() -> None:
         },
     }
     print(json.dumps(document["largest"]))
-    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "devices.json").write_text(json.dumps(document, indent=1) + "\n")
+    if failed:
+        sys.exit(f"{failed} pairs failed")
 
 
 if __name__ == "__main__":

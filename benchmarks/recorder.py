@@ -26,7 +26,7 @@ from lsviz.training.tensors import tensors_in
 
 ENGINE = Engine.resolve("fp16", "cuda" if "cuda" in sys.argv[1:] else "cpu")
 ON_GPU = ENGINE.device.type == "cuda"
-ROUNDS = 12
+ROUNDS = 5 if ON_GPU else 12
 STEPS = 10
 """Steps at a time, as a loop takes them: a recording writes every half second, not at each."""
 

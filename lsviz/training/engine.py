@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from lsviz import __version__
 from lsviz.errors import UserError
 from lsviz.runs.config import Precision
 from lsviz.training.attention import scaled_dot_product_attention
-from lsviz.training.recurrent import lstm_layer
+from lsviz.training.recurrent import Cell, gru_cell, lstm_layer, recurrent_layers, relu_cell, tanh_cell
 
 _DTYPES: Final = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -56,6 +56,10 @@ def library_versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": version("numpy"),
     }
+
+
+RECURRENT_OPS: Final = {"gru.input": gru_cell, "rnn_tanh.input": tanh_cell, "rnn_relu.input": relu_cell}
+"""Networks that cuDNN runs in half as a whole, but for LSTMs; of packed sequences torch asks another way."""
 
 
 class DeviceError(UserError):
@@ -138,6 +142,8 @@ def _fast_half_on_cpu() -> Iterator[None]:
                 library.impl(name, _in_fp32(_overload(name)), "AutocastCPU")
             library.impl("scaled_dot_product_attention", _attention, "AutocastCPU")
             library.impl("mkldnn_rnn_layer", _rnn_layer, "AutocastCPU")
+            for name, cell in RECURRENT_OPS.items():
+                library.impl(name, _recurrent(cell), "AutocastCPU")
         _installed.append(library)
     _users += 1
     try:
@@ -196,3 +202,15 @@ def _rnn_layer(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.get_autocast_dtype("cpu")
     with _below_autocast():
         return lstm_layer(*(a.to(dtype) if _casts(a) else a for a in args))
+
+
+def _recurrent(cell: Cell) -> Callable[..., tuple[Tensor, Tensor]]:
+    def kernel(
+        sequence: Tensor, hidden: Tensor, weights: Sequence[Tensor], *settings: Any
+    ) -> tuple[Tensor, Tensor]:
+        dtype = torch.get_autocast_dtype("cpu")
+        with _below_autocast():
+            x, h, *found = (t.to(dtype) if _casts(t) else t for t in (sequence, hidden, *weights))
+            return recurrent_layers(cell, x, h, found, *settings)
+
+    return kernel

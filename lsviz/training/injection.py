@@ -116,9 +116,9 @@ class FaultInjector:
 
         return watch
 
-    def _before_backward(self, output: _Output) -> Callable[[Tensor], Tensor | None]:
-        def change(gradient: Tensor) -> Tensor | None:
-            if output.place is None:
+    def _before_backward(self, output: _Output) -> Callable[[Tensor | None], Tensor | None]:
+        def change(gradient: Tensor | None) -> Tensor | None:
+            if output.place is None or gradient is None:  # None: nothing used this output
                 return None
             for name, kind in output.faults.items():
                 gradient = _with_fault(gradient, kind, output.place)

@@ -239,7 +239,9 @@ class GradientRecorder:
         self.seconds += time.perf_counter() - started
         return counted
 
-    def _counter(self, names: list[str], scale: float, guard: _Guard | None) -> Callable[[Tensor], None]:
+    def _counter(
+        self, names: list[str], scale: float, guard: _Guard | None
+    ) -> Callable[[Tensor | None], None]:
         """Count under each name; what comes later is brought to the scale of what came first."""
         session = self._session
 
@@ -247,9 +249,11 @@ class GradientRecorder:
             self._settles = False
             self.settle()
 
-        def count(gradient: Tensor) -> None:
+        def count(gradient: Tensor | None) -> None:
             if session is not self._session:
                 return  # of a pass before, whose graph was kept
+            if gradient is None:
+                return  # an output that nothing used, of a node that has others: cuDNN's LSTM has two states
             if not self._settles:  # before whoever asked for gradients has them, and may change them
                 self._settles = True
                 engine: Any = torch.autograd.Variable._execution_engine

@@ -53,6 +53,13 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "bidirectional lstm": (lambda: First(nn.LSTM(16, 12, bidirectional=True, batch_first=True)), (4, 6, 16)),
     "lstm without biases": (lambda: First(nn.LSTM(16, 12, bias=False)), (6, 4, 16)),
     "gru": (lambda: First(nn.GRU(16, 12)), (6, 4, 16)),
+    "bidirectional gru": (
+        lambda: First(nn.GRU(16, 12, num_layers=2, bidirectional=True, batch_first=True)),
+        (4, 6, 16),
+    ),
+    "gru without biases": (lambda: First(nn.GRU(16, 12, bias=False)), (6, 4, 16)),
+    "rnn": (lambda: First(nn.RNN(16, 12, num_layers=2)), (6, 4, 16)),
+    "rnn with relu": (lambda: First(nn.RNN(16, 12, nonlinearity="relu")), (6, 4, 16)),
     "layer_norm": (lambda: nn.LayerNorm(32), (8, 32)),
     "gelu": (lambda: nn.Sequential(nn.Linear(32, 32), nn.GELU()), (8, 32)),
     "multihead attention": (lambda: First(SelfAttention()), (10, 2, 32)),
@@ -278,6 +285,34 @@ def test_operations_that_cuda_runs_in_fp32_give_fp32() -> None:
     assert {r.dtype for r in results} == {torch.float32}
 
 
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN, nn.LSTM])
+def test_recurrent_networks_end_in_half_with_the_state_of_the_last_step(kind: type[nn.RNNBase]) -> None:
+    torch.manual_seed(0)
+    network = kind(8, 6, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 3, 8)
+    with ENGINE.active(), ENGINE.autocast(), torch.no_grad():
+        out, state = network(x)
+    exact, exact_state = network(x)
+    state, exact_state = (s[0] if isinstance(s, tuple) else s for s in (state, exact_state))
+    assert out.dtype == state.dtype == torch.float16
+    assert torch.equal(state[2], out[-1, :, :6])
+    assert torch.equal(state[3], out[0, :, 6:])
+    torch.testing.assert_close(out.float(), exact, rtol=4e-3, atol=4e-3)
+    torch.testing.assert_close(state.float(), exact_state, rtol=4e-3, atol=4e-3)
+
+
+def test_a_gru_drops_values_between_its_layers_in_training_alone() -> None:
+    torch.manual_seed(0)
+    network = nn.GRU(8, 6, num_layers=2, dropout=0.9)
+    x = torch.randn(5, 3, 8)
+    with ENGINE.active(), ENGINE.autocast():
+        first, again = network(x)[0], network(x)[0]
+        network.eval()
+        kept, kept_again = network(x)[0], network(x)[0]
+    assert not torch.equal(first, again)
+    assert torch.equal(kept, kept_again)
+
+
 def test_bf16_rounds_to_bf16() -> None:
     module, x = build("linear")
     engine = Engine("bf16", torch.device("cpu"))
@@ -328,7 +363,7 @@ def test_cuda_and_cpu_agree(case: str) -> None:
         out = module(x)
     gradient = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).half().cuda()
     out.backward(gradient.to(out.dtype))
-    assert out.dtype == cpu_out.dtype
+    assert out.dtype == cpu_out.dtype, case
     torch.testing.assert_close(out.cpu(), cpu_out, rtol=1e-2, atol=1e-2)
     for name, p in module.named_parameters():
         torch.testing.assert_close(p.grad.cpu(), cpu[name], rtol=2e-2, atol=2e-2)

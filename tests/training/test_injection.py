@@ -22,6 +22,7 @@ from lsviz.training.update import ScaleVanishedError
 AT = 1
 SMALL = "gradscaler:init_scale=2^10"
 """An S at which none of the tasks overflows by itself in its first steps."""
+from tests.training.test_recorder import OutputAndState
 
 
 def run(**settings: object) -> list[StepResult]:
@@ -249,6 +250,15 @@ def test_an_inf_after_a_relu_passes_it(seed: int) -> None:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     assert backward(model, Injection(0, "1", "inf"))["0"][0] == 1
+
+
+def test_an_output_that_nothing_used_is_passed_over() -> None:
+    model = OutputAndState()
+    inf = {
+        name: count
+        for name, (count, _) in backward(model, Injection(0, "recurrent", "inf"), torch.ones(4, 4)).items()
+    }
+    assert inf == {"widen": 1, "recurrent": 1}
 
 
 def test_leaves_that_a_module_gives_out_keep_no_hook() -> None:

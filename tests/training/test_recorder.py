@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +247,43 @@ def test_a_loss_that_the_model_returns_is_no_activation() -> None:
     with recorder.recording():
         model(torch.randn(3, 4))["loss"].backward()
     assert [r.tensor for r in recorder.rows(0, 1.0)] == ["layer", "layer.weight", "layer.bias"]
+
+
+class Halves(torch.autograd.Function):
+    """Two outputs of one node, with no gradient made up for one that nothing used, as in cuDNN's LSTM."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return x * 2, x * 3
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Tensor | None:
+        first, second = gradients
+        assert second is None
+        return None if first is None else first * 2
+
+
+class Recurrent(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = Halves.apply(x)  # type: ignore[no-untyped-call]
+        return result
+
+
+class OutputAndState(nn.Module):
+    """Uses the first of what its part returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen = nn.Linear(4, 8)
+        self.recurrent = Recurrent()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.recurrent(self.widen(x))[0]  # type: ignore[no-any-return]
+
+
+def test_an_output_that_nothing_used_counts_for_nothing() -> None:
+    torch.manual_seed(0)
+    rows = record(OutputAndState(), torch.randn(5, 4))
+    assert rows["recurrent"].histogram.numel == 5 * 8
+    assert rows["widen"].histogram.numel == 5 * 8
