@@ -148,7 +148,8 @@ def _states(
     cell: Cell, x: Tensor, state: Tensor, weights: Sequence[Tensor], *, reverse: bool
 ) -> list[Tensor]:
     """Return one direction's states in the order of time."""
-    weight_ih, weight_hh, bias_ih, bias_hh = weights if len(weights) == 4 else (*weights, None, None)
+    weight_ih, weight_hh = weights[:2]
+    bias_ih, bias_hh = weights[2:] if len(weights) == 4 else (None, None)
     inputs = _linear(x, weight_ih, bias_ih).float()
     states: list[Tensor] = []
     for t in range(len(x) - 1, -1, -1) if reverse else range(len(x)):
