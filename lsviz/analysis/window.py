@@ -103,7 +103,11 @@ def window_finding(frame: pd.DataFrame, scale: float, fmt: FloatFormat) -> str:
     here = frame[(frame["scale"] == scale) & (frame["layer"] == ALL)]
     if here.empty:
         return ""
-    flushed, overflow = float(here["flushed"].iloc[0]), float(here["overflow"].iloc[0])
+    return cast_words(float(here["flushed"].iloc[0]), float(here["overflow"].iloc[0]), scale, fmt)
+
+
+def cast_words(flushed: float, overflow: float, scale: float, fmt: FloatFormat) -> str:
+    """Return in one sentence what share a cast at one S flushes, and what share overflows."""
     lost = "hardly anything" if 0 < flushed < NOTHING_LOST else format_percent(flushed)
     words = f"{fmt.name.upper()} at S = {format_scale(scale)} flushes {'nothing' if flushed == 0 else lost}"
     return f"{words}, and {format_percent(overflow)} overflow to Inf" if overflow > 0 else words

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from lsviz.analysis.findings import format_percent, format_scale
-from lsviz.analysis.window import ALL, WINDOW_SCALES, window_finding
+from lsviz.analysis.window import ALL, WINDOW_SCALES, cast_words
 from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of
 from lsviz.charts.labels import row_names
 from lsviz.charts.regions import band, region_edges
@@ -24,6 +25,9 @@ MIN_ROW_PX: Final = 22
 MAX_ROWS_PX: Final = 760
 MOST_ROWS: Final = 40
 BAR_HEIGHT: Final = 0.8
+Shares = Mapping[tuple[str, float], tuple[float, float]]
+"""Layer and S -> share flushed, share overflown."""
+
 HEADER_PX: Final = 58
 FOOTER_PX: Final = 132
 FAR: Final = 400
@@ -56,7 +60,8 @@ def window_figure(
     palette = PALETTES[mode]
     rows = [layer for layer in layers if layer in set(spectrum["layer"])][:MOST_ROWS]
     row_px = max(MIN_ROW_PX, min(ROW_PX, MAX_ROWS_PX // max(1, len(rows))))
-    places = [_place(shares, rows, fmt, scale, palette) for scale in WINDOW_SCALES]
+    told = _shares(shares)
+    places = [_place(told, rows, fmt, scale, palette) for scale in WINDOW_SCALES]
     start = WINDOW_SCALES.index(first)
     names = row_names(rows)
     return figure_of(
@@ -97,13 +102,16 @@ def window_figure(
 
 def _bars(spectrum: pd.DataFrame, rows: Sequence[str]) -> PlotlyTrace:
     x, y, base, words = [], [], [], []
+    layers = spectrum["layer"].to_numpy()
+    places = spectrum["exponent"].clip(LEFT, RIGHT - 1).to_numpy() - LEFT
+    shares = spectrum["share"].to_numpy()
     for row, layer in enumerate(rows):
-        own = spectrum[spectrum["layer"] == layer]
-        folded = own["share"].groupby(own["exponent"].clip(LEFT, RIGHT - 1)).sum()
-        for place, share in folded.items():
-            exponent = int(str(place))
+        own = layers == layer
+        folded = np.bincount(places[own], weights=shares[own])
+        for place in np.flatnonzero(folded):
+            exponent, share = int(place) + LEFT, float(folded[place])
             x.append(exponent + 0.5)
-            y.append(share / folded.max() * BAR_HEIGHT)
+            y.append(share / float(folded.max()) * BAR_HEIGHT)
             base.append(row)
             words.append(f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>: {format_percent(share)}")
     return bar_trace(
@@ -132,12 +140,17 @@ def _colour_steps(fmt: FloatFormat, palette: Palette) -> list[tuple[float, str]]
     return steps
 
 
+def _shares(frame: pd.DataFrame) -> Shares:
+    keys = zip(frame["layer"].tolist(), frame["scale"].tolist(), strict=True)
+    shares = zip(frame["flushed"].tolist(), frame["overflow"].tolist(), strict=True)
+    return dict(zip(keys, shares, strict=True))
+
+
 def _place(
-    shares: pd.DataFrame, rows: Sequence[str], fmt: FloatFormat, scale: float, palette: Palette
+    shares: Shares, rows: Sequence[str], fmt: FloatFormat, scale: float, palette: Palette
 ) -> dict[str, Any]:
     """What moves: regions, their names, each row's share and the sentence, at one S."""
     edges = region_edges(fmt, left=LEFT, right=RIGHT, shift=math.log2(scale))
-    here = shares[shares["scale"] == scale].set_index("layer")
     shapes = [
         band(region, palette, xref="x", yref="paper", x0=left, x1=right, y0=0, y1=1)
         for region, left, right in edges
@@ -156,9 +169,14 @@ def _place(
         }
         for region, left, right in edges
     ]
-    labels = [_share(row, here.loc[layer], palette) for row, layer in enumerate(rows) if layer in here.index]
+    labels = [
+        _share(row, *shares[layer, scale], palette)
+        for row, layer in enumerate(rows)
+        if (layer, scale) in shares
+    ]
+    together = shares.get((ALL, scale))
     sentence = {
-        "text": f"<b>{window_finding(shares, scale, fmt)}</b>" if ALL in here.index else "",
+        "text": f"<b>{cast_words(*together, scale, fmt)}</b>" if together else "",
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
@@ -172,14 +190,14 @@ def _place(
     return {"shapes": shapes, "annotations": [sentence, *names, *labels]}
 
 
-def _share(row: int, share: Any, palette: Palette) -> dict[str, Any]:
+def _share(row: int, flushed: float, overflow: float, palette: Palette) -> dict[str, Any]:
     """One row's share at its right end: what overflows first, else what is flushed."""
     colour = palette.muted
-    if share["overflow"] > 0:
-        text, colour = f"<b>{format_percent(share['overflow'])}</b> Inf", palette.region_text[Region.OVERFLOW]
+    if overflow > 0:
+        text, colour = f"<b>{format_percent(overflow)}</b> Inf", palette.region_text[Region.OVERFLOW]
     else:
-        text = format_percent(share["flushed"])
-        if share["flushed"] >= 0.01:
+        text = format_percent(flushed)
+        if flushed >= 0.01:
             text, colour = f"<b>{text}</b> flushed", palette.region_text[Region.FLUSHED]
     return {
         "text": text,

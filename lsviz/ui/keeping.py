@@ -14,7 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Served = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-MAX_FILE: Final = 4_000_000
+MAX_FILE: Final = 8_000_000
 MAX_KEPT: Final = 60_000_000
 """Bytes of one file, and of all that are kept."""
 FOLDER: Final = "/static/"

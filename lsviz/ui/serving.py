@@ -7,6 +7,7 @@ half a second; this server imports them before it answers.
 from __future__ import annotations
 
 import gc
+import inspect
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -15,8 +16,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+import pyarrow as pa
 import streamlit as st
 import streamlit.config
+from PIL import Image
 from starlette.middleware import Middleware
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -33,6 +37,8 @@ PARTS: Final = (
     *("replaying", "reproducing", "running", "tracing", "updating", "whatif"),
 )
 """What the pages import."""
+LATE: Final = ("lsviz.ui.frame.menu", "lsviz.ui.frame.admitting", "lsviz.ui.stepping", "pyarrow.dataset")
+"""What the frame, and pandas as it reads a run, import when the first script runs."""
 
 
 @asynccontextmanager
@@ -41,7 +47,13 @@ async def warm_up(app: st.App) -> AsyncIterator[None]:
     _tell_settings()
     for part in PARTS:
         import_module(f"lsviz.ui.{part}")
+    for module in LATE:
+        import_module(module)
     exponent_figure([], ["layer"], "light").to_json()
+    pa.Table.from_pandas(pd.DataFrame({"a": [1]})).to_pandas()
+    Image.init()  # the page's icon
+    # Streamlit's first element asks who runs it, which looks for the file of every module there is.
+    inspect.stack()
     # Streamlit collects garbage after every run of a script; what stays for good need not be looked through.
     gc.collect()
     gc.freeze()

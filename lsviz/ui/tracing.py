@@ -184,8 +184,7 @@ def show_counters(policies: dict[str, Policy], traces: dict[str, Trace]) -> None
         st.caption(f"Read in: {plain(policy.source)}.")
         for note in policy.notes():
             st.caption(f":material/info: {plain(note)}")
-        st.caption("As traced:")
-        st.code(format_policy(policy), language=None, wrap_lines=True)
+        st.caption(f"As traced: `{format_policy(policy)}`")
         link_page("launch", "Train with it", {"policy": label})
 
 

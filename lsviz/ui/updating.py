@@ -19,7 +19,7 @@ from lsviz.ui.keys import KEYS
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.widgets import show_command, show_figure
 
 COMMAND: Final = "lsviz lab --task digits-mlp --policy constant:1024"
 WEIGHTS: Final = "weights"
@@ -109,9 +109,10 @@ def choose_variant(document: Lab) -> VariantResult | None:
 def show_variant(document: Lab, result: VariantResult) -> None:
     """Tell what one variant does and came to, and offer to train it."""
     st.markdown(plain(f"{result.shows} {result.error or result.verdict}"))
-    st.code(variant_command(document, result), language=None, wrap_lines=True)
-    if document.task in TASKS:
-        link_page("launch", f"Launch {result.name}", launch_query(document, result))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if document.task in TASKS:
+            link_page("launch", f"Launch {result.name}", launch_query(document, result))
+        show_command(variant_command(document, result))
 
 
 def show_ratios(document: Lab) -> None:

@@ -37,7 +37,7 @@ from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_cautions, show_figure
+from lsviz.ui.widgets import show_cautions, show_command, show_figure
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -232,7 +232,13 @@ def show_gaps(answer: Answer, fmt: str) -> None:
 
 def show_scale(answer: Answer, fmt: str) -> None:
     """Ask for any S and list what a cast would do to each tensor there, with bounds where it is not exact."""
-    with st.expander("Every tensor at one S"):
+    # Drawn once it is open: a table is a third of what a browser must load for this page.
+    asked = st.expander(
+        "Every tensor at one S", expanded=_asked() is not None, key="every_tensor", on_change="rerun"
+    )
+    if not asked.open:
+        return
+    with asked:
         _follow(format_number(answer.found.best or 1.0))
         text = st.text_input(
             "Loss scale S",
@@ -330,10 +336,11 @@ def show_next(run: Run, answer: Answer) -> None:
     changed = _changed(run)
     shown = changed if precision == "fp16" else {"precision": precision, **changed}
     others = "".join(f" --{name.replace('_', '-')} {value}" for name, value in shown.items())
-    st.code(f"lsviz run --task {task} --policy {policy}{others}", language=None)
     scaled = "without loss scaling" if policy == "none" else f"with {policy}"
     label = f"Launch {task}{'' if precision == 'fp16' else f' in {precision.upper()}'}, {scaled}"
-    link_page("launch", label, {"task": task, "policy": policy, "precision": precision, **changed})
+    with st.container(horizontal=True, vertical_alignment="center"):
+        link_page("launch", label, {"task": task, "policy": policy, "precision": precision, **changed})
+        show_command(f"lsviz run --task {task} --policy {policy}{others}")
 
 
 def _changed(run: Run) -> dict[str, str]:

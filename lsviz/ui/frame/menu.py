@@ -27,8 +27,7 @@ def show_menu(page: str) -> None:
         with st.popover("", icon=":material/share:", type="tertiary", help="Share, and hide controls"):
             _show_sharing(page)
         with st.popover("", icon=":material/keyboard:", type="tertiary", help="Keyboard"):
-            for keys, words in SHORTCUTS.items():
-                st.markdown(f"**{keys}** {words}")
+            st.markdown("\n\n".join(f"**{keys}** {words}" for keys, words in SHORTCUTS.items()))
 
 
 def _show_sharing(page: str) -> None:

@@ -30,5 +30,4 @@ chosen = choose_variant(document)
 if chosen is not None:
     show_variant(document, chosen)
 show_ratios(document)
-st.caption("The same for another task, policy or optimizer:")
-st.code(COMMAND, language=None)
+st.caption(f"The same for another task, policy or optimizer: `{COMMAND}`")
