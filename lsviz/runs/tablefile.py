@@ -21,6 +21,8 @@ READ_ERRORS: Final = (
 )
 """What reading a file raises that is not what it should be."""
 _SMALL: Final = 1 << 20
+_ROWS_AT_ONCE: Final = 4096
+"""Of which the unwanted ones are in memory too, for a moment: some 10 MB with all their counts."""
 
 
 class TableFile:
@@ -83,7 +85,7 @@ class TableFile:
         Args:
             columns: Their names, in order.
             groups: Row groups; all by default.
-            keep: Takes a row group and returns what is wanted of it, so that the rest takes no memory.
+            keep: Takes some rows and returns those that are wanted, so that the rest soon takes no memory.
             use_threads: Whether columns are decoded side by side.
         """
         whole = [i for i in (self.groups if groups is None else groups) if self._is_whole(i, columns)]
@@ -95,7 +97,7 @@ class TableFile:
         if keep is None or not whole:
             table = read(whole)
         else:
-            table = pa.concat_tables([keep(read([i])) for i in whole])
+            table = pa.concat_tables([keep(read(some)) for some in self._together(whole)])
         table = table.select(wanted)
         if self._chunks is None:
             table.validate(full=True)
@@ -115,6 +117,20 @@ class TableFile:
             yield pa.Table.from_batches([batch]).select(list(columns))
         if found != self.metadata.row_group(group).num_rows:
             raise DamagedError("it has fewer rows than it says")
+
+    def _together(self, groups: Sequence[int]) -> Iterator[list[int]]:
+        """Yield row groups, as many at a time as have few rows: a read alone costs as much as 100 rows."""
+        some: list[int] = []
+        rows = 0
+        for i in groups:
+            more = self.metadata.row_group(i).num_rows
+            if some and rows + more > _ROWS_AT_ONCE:
+                yield some
+                some, rows = [], 0
+            some.append(i)
+            rows += more
+        if some:
+            yield some
 
     def _is_whole(self, group: int, columns: Sequence[str]) -> bool:
         if self._chunks is None:

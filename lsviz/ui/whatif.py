@@ -234,9 +234,11 @@ def show_scale(answer: Answer, fmt: str) -> None:
     """Ask for any S and list what a cast would do to each tensor there, with bounds where it is not exact."""
     # Drawn once it is open: a table is a third of what a browser must load for this page.
     asked = st.expander(
-        "Every tensor at one S", expanded=_asked() is not None, key="every_tensor", on_change="rerun"
+        "Every tensor at one S", expanded=_asked_text() is not None, key="every_tensor", on_change="rerun"
     )
     if not asked.open:
+        if "ask" in st.session_state:
+            st.session_state["ask"] = st.session_state["ask"]  # else it is forgotten with its field
         return
     with asked:
         _follow(format_number(answer.found.best or 1.0))
@@ -276,14 +278,19 @@ def show_scale(answer: Answer, fmt: str) -> None:
 
 def _asked() -> float | None:
     """Return the S that is asked for below, where it can be told."""
-    state = st.session_state
-    text = state.get("ask", st.query_params.get("ask"))
-    if text is None or text == state.get(_OFFERED):
+    text = _asked_text()
+    if text is None:
         return None
     try:
         return check_scale(float(parse_number(text)))
     except (UserError, ValueError):
         return None
+
+
+def _asked_text() -> str | None:
+    """Return what was written into the field below, or stands in the link; None where it is our offer."""
+    text: str | None = st.session_state.get("ask", st.query_params.get("ask"))
+    return None if text == st.session_state.get(_OFFERED) else text
 
 
 def _follow(recommended: str) -> None:

@@ -66,12 +66,20 @@ def test_the_s_asked_for_follows_the_recommendation_until_it_is_edited(runs_root
     assert None not in best
     assert best[0] != best[1]
     app = open_page("whatif", seen=first.run_id)
+    assert not app.text_input
+    assert not app.dataframe
+    app.session_state["every_tensor"] = True
+    app.run()
     assert parse_number(app.text_input(key="ask").value) == best[0]
     app.selectbox(key="seen").set_value(second.run_id).run()
     assert parse_number(app.text_input(key="ask").value) == best[1]
     app.text_input(key="ask").set_value("32").run()
     app.selectbox(key="seen").set_value(first.run_id).run()
     assert not app.exception
+    assert app.text_input(key="ask").value == "32"
+    for shown in (False, True):
+        app.session_state["every_tensor"] = shown
+        app.run()
     assert app.text_input(key="ask").value == "32"
 
 
