@@ -160,7 +160,7 @@ INTERACTIONS: Final = (
     Interaction("Blame: another run", "blame", in_list("Run"), FIGURE),
     Interaction("Replay: another run", "replay", in_list("Run"), FIGURE),
     Interaction("Policies: a step overflows", "policies", on_pattern, FIGURE),
-    Interaction("Updates: another rule", "updates", in_list("One of them, to try"), '[data-testid="stCode"]'),
+    Interaction("Updates: another rule", "updates", in_list("One of them, to try"), ".st-key-rule_told"),
     Interaction("Reproduce: another experiment", "reproduce", in_list("Experiment", "ArrowUp"), FIGURE),
     Interaction("Runs: a search", "runs", searching, TITLE),
 )

@@ -16,8 +16,8 @@ from lsviz.runs.reader import Run
 from lsviz.ui.choosing import run_options
 from lsviz.ui.links import link_page
 from lsviz.ui.state import MAX_COMPARED, colour_mode, last_run, set_url_list, url_list
-from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_figure, show_rows
 
 
 def choose_runs(runs: list[Run]) -> list[Run]:
@@ -92,7 +92,7 @@ def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:
         frame.loc["final_loss_scale"] = [s and format_scale(s) for s in frame.loc["final_loss_scale"]]
     frame.index = [name if key == "metric" else key.replace("_", " ") for key in frame.index]
     st.subheader("What differs" if len(views) > 1 else "Settings and results")
-    st.dataframe(plain_frame(frame.map(_cell)), alt="Settings and results that differ between the runs")
+    show_rows(frame.map(_cell).reset_index(names=""), alt="Settings and results that differ between the runs")
     costs = [cost_finding(view.steps, view.record.config) for view in views]
     told = [plain(f"{label}: {cost}") for label, cost in zip(labels, costs, strict=True) if cost]
     if told:

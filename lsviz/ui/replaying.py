@@ -9,7 +9,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from lsviz.analysis.findings import format_scale
+from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.replay import Replay, replay
 from lsviz.analysis.replayshares import flushing_note, recorded_frame, replay_frame
 from lsviz.analysis.series import GradientSeries, load_series, run_format
@@ -27,8 +27,8 @@ from lsviz.runs.tables import stacked_frame
 from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies
 from lsviz.ui.state import colour_mode, set_url_list, url_list
-from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.text import plain
+from lsviz.ui.widgets import show_figure, show_rows
 
 FIRST_POLICIES: Final = ("gradscaler", "patent", "histogram")
 MAX_REPLAYED: Final = 6
@@ -164,18 +164,13 @@ def show_table(read: RunSeries, replays: Replays) -> None:
             "exact until step": one.exact_until,
             "from there a guess, because": one.reason or "–",
             "last S": format_scale(one.scales[-1]) if one.scales else "–",
-            "flushed, mean": frame["flushed"].mean(),
+            "flushed, mean": format_percent(mean) if (mean := frame["flushed"].mean()) == mean else "–",
         }
         for text, (one, frame) in replays.items()
     ]
     if not rows:
         return
-    st.dataframe(
-        plain_frame(pd.DataFrame(rows)),
-        hide_index=True,
-        column_config={"flushed, mean": st.column_config.NumberColumn(format="percent")},
-        alt="Steps skipped, last S and flushed share of each policy",
-    )
+    show_rows(pd.DataFrame(rows), alt="Steps skipped, last S and flushed share of each policy")
     notes = {text: flushing_note(frame, read.recorded) for text, (_, frame) in replays.items()}
     if any(notes.values()):
         told = [f"{text}: {note}." for text, note in notes.items() if note]

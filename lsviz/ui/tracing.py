@@ -26,7 +26,7 @@ from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies, policy_form
 from lsviz.ui.state import colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_figure
+from lsviz.ui.widgets import show_figure, show_rows
 
 OVERFLOWS: Final = "overflows"
 LARGEST: Final = "largest gradients"
@@ -48,6 +48,7 @@ FIRST_AMAX: Final = (
 )
 MAX_STEPS: Final = 2000
 MAX_CLICKED: Final = 60
+FEW_ROWS: Final = 100
 SAME_SCALE, SAME_INTERVAL = 2.0**8, 4
 
 
@@ -173,12 +174,12 @@ def show_counters(policies: dict[str, Policy], traces: dict[str, Trace]) -> None
     label = st.segmented_control("What it remembers, step by step", list(policies), required=True, key=key)
     policy = policies[label]
     counters, rule = st.columns([7, 5], gap="large")
-    counters.dataframe(
-        counters_frame(policy, traces[label]),
-        hide_index=True,
-        height=300,
-        alt=f"S and counters of {label} at every step",
-    )
+    frame, alt = counters_frame(policy, traces[label]), f"S and counters of {label} at every step"
+    with counters:
+        if len(frame) <= FEW_ROWS:
+            show_rows(frame, alt, height=300)
+        else:
+            st.dataframe(frame, hide_index=True, height=300, alt=alt)
     with rule:
         st.markdown(f"**{plain(policy.name)}** {plain(format_powers(policy.rule))}")
         st.caption(f"Read in: {plain(policy.source)}.")

@@ -108,7 +108,8 @@ def choose_variant(document: Lab) -> VariantResult | None:
 
 def show_variant(document: Lab, result: VariantResult) -> None:
     """Tell what one variant does and came to, and offer to train it."""
-    st.markdown(plain(f"{result.shows} {result.error or result.verdict}"))
+    with st.container(key="rule_told"):
+        st.markdown(plain(f"{result.shows} {result.error or result.verdict}"))
     with st.container(horizontal=True, vertical_alignment="center"):
         if document.task in TASKS:
             link_page("launch", f"Launch {result.name}", launch_query(document, result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
@@ -86,6 +87,18 @@ def show_glossary() -> None:
     with popover, st.container(height=GLOSSARY_HEIGHT, border=False):
         # One element: thirty would cost each visitor's browser thirty times what one does.
         st.markdown("\n\n".join(f"**{word}** {meaning}" for word, meaning in load_glossary().items()))
+
+
+def show_rows(frame: pd.DataFrame, alt: str, *, height: int | None = None) -> None:
+    """Show a table of few rows, literally. What Streamlit has for many takes a browser longer to load.
+
+    Args:
+        frame: What it says, in words and numbers; its first column names the rows.
+        alt: What one sees.
+        height: Of the whole, in pixels, to be scrolled.
+    """
+    shown = frame.astype(object).map(plain).rename(columns=plain)
+    st.table(shown, border="horizontal", hide_index=True, alt=alt, height=height or "content")
 
 
 def show_command(command: str) -> None:

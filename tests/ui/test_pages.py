@@ -92,9 +92,10 @@ def test_compare_shows_the_sample_runs_side_by_side() -> None:
     app = open_page("compare")
     assert len(app.multiselect(key="chosen_runs").value) == 4
     assert charts(app) == 2
-    table = app.dataframe[0].value
-    assert list(table.columns) == ["FP32", "no scaling", "constant:1024", "gradscaler"]
-    assert "accuracy" in table.index
+    table = app.table[0].value
+    names = ["", "FP32", "no scaling", "constant:1024", "gradscaler"]
+    assert [name.replace("\\", "") for name in table.columns] == names
+    assert "accuracy" in table[""].tolist()
 
 
 @pytest.mark.usefixtures("runs_root")

@@ -78,7 +78,7 @@ def test_policies_by_the_largest_gradient_and_with_their_own_defaults() -> None:
     assert "patent has S = 2²⁵" in app.header[0].value
     app.toggle(key="same_start").set_value(False).run()
     assert "histogram 4" in app.header[0].value
-    counters = app.dataframe[0].value
+    counters = app.table[0].value
     assert list(counters["outcome"]) == ["clean", "clean"]
 
 
@@ -105,7 +105,7 @@ def test_each_driver_keeps_policies_of_its_own() -> None:
 @pytest.mark.usefixtures("runs_root")
 def test_policies_shows_counters_and_warns_where_torch_would_corrupt() -> None:
     app = open_page("policies", policies="gradscaler:init_scale=2^-125", pattern="OOO.", same_start="false")
-    assert list(app.dataframe[0].value["clean steps"]) == [0, 0, 0, 1]
+    assert list(app.table[0].value["clean steps"]) == ["0", "0", "0", "1"]
     assert "1/S is infinite: the real scaler would write Inf" in app.warning[0].value
 
 
