@@ -51,12 +51,12 @@ class RunStore:
 
     def list_runs(self) -> list[Run]:
         """Return every readable run, newest first."""
-        runs = [r for r in self._scan() if isinstance(r, Run)]
-        return sorted(runs, key=lambda run: (run.record.created, run.run_id), reverse=True)
+        found = [(created, run.run_id, run) for run, created in self._scan() if isinstance(run, Run)]
+        return [run for *_, run in sorted(found, key=lambda each: each[:2], reverse=True)]
 
     def list_broken(self) -> list[BrokenRun]:
         """Return the folders with a run.json that can't be opened, each with its reason."""
-        return [r for r in self._scan() if isinstance(r, BrokenRun)]
+        return [run for run, _ in self._scan() if isinstance(run, BrokenRun)]
 
     def find(self, run_id: str) -> Run:
         """Return the run of that id.
@@ -84,17 +84,18 @@ class RunStore:
                 seen.add(entry.name)
                 yield Path(entry.path)
 
-    def _scan(self) -> Iterator[Run | BrokenRun]:
+    def _scan(self) -> Iterator[tuple[Run | BrokenRun, str]]:
+        """Yield every run with when it was created; a run reads its file's state again at each asking."""
         for folder in self.folders():
             run = Run(folder)
             try:
-                _ = run.record
+                created = run.record.created
             except RunError as error:
                 # Asked only now: of a thousand folders nearly all are runs.
                 if _exists(folder / "run.json"):
-                    yield BrokenRun(folder, str(error))
+                    yield BrokenRun(folder, str(error)), ""
             else:
-                yield run
+                yield run, created
 
 
 def _exists(path: Path) -> bool:
