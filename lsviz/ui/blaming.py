@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 import streamlit as st
@@ -27,7 +27,7 @@ from lsviz.runs.reader import Run, RunError
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_cautions, show_figure
+from lsviz.ui.widgets import show_cautions, show_figure, show_rows
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -43,6 +43,9 @@ _COLUMNS = {
     "largest, FP32": "The largest magnitude of that gradient in FP32 with S = 1.",
     "fits up to S": "The largest power of two that this magnitude can be multiplied by without overflow.",
 }
+FEW_ROWS: Final = 100
+SHOWN_ROWS: Final = 8
+TABLE_HEIGHT: Final = 320
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,13 @@ def show_headroom(found: Examined) -> None:
 
 def show_skipped(found: Examined) -> None:
     """List the skipped steps, and say what they cost."""
-    st.markdown(plain(found.skips))
     if found.blame.empty:
+        st.markdown(plain(found.skips))
         return
+    # Beside the sentence: a table of few rows has no room for words at its columns.
+    st.markdown(
+        plain(found.skips), help="\n\n".join(f"**{name}** {words}" for name, words in _COLUMNS.items())
+    )
     rows = pd.DataFrame(
         {
             "step": found.blame["step"],
@@ -175,15 +182,20 @@ def show_skipped(found: Examined) -> None:
             "fits up to S": [_scale(scale) for scale in found.blame["fits"]],
         }
     )
+    alt = "Each skipped step with the gradient in which Inf or NaN began"
+    if len(rows) <= FEW_ROWS:
+        rows["largest, FP32"] = [f"{v:.3g}" if v == v else "–" for v in found.blame["largest"]]
+        show_rows(rows, alt, height=None if len(rows) <= SHOWN_ROWS else TABLE_HEIGHT)
+        return
     config = {name: st.column_config.Column(help=words) for name, words in _COLUMNS.items()}
     config["largest, FP32"] = st.column_config.NumberColumn(format="%.3g", help=_COLUMNS["largest, FP32"])
     st.dataframe(
         plain_frame(rows),
         hide_index=True,
-        height=min(320, 38 + 35 * len(rows)),
+        height=TABLE_HEIGHT,
         column_config=config,
         placeholder="–",
-        alt="Each skipped step with the gradient in which Inf or NaN began",
+        alt=alt,
     )
 
 

@@ -344,6 +344,8 @@ def show_next(run: Run, answer: Answer) -> None:
     shown = changed if precision == "fp16" else {"precision": precision, **changed}
     others = "".join(f" --{name.replace('_', '-')} {value}" for name, value in shown.items())
     scaled = "without loss scaling" if policy == "none" else f"with {policy}"
+    if policy.startswith("constant:") and answer.found.best is not None:
+        scaled = f"with S = {format_scale(answer.found.best)}"  # as the page has called it so far
     label = f"Launch {task}{'' if precision == 'fp16' else f' in {precision.upper()}'}, {scaled}"
     with st.container(horizontal=True, vertical_alignment="center"):
         link_page("launch", label, {"task": task, "policy": policy, "precision": precision, **changed})
