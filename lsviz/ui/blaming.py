@@ -221,7 +221,9 @@ def show_one_scale(found: Examined) -> None:
     figure = pairs_figure(
         pairs, ring="at a scale of its own", dot=f"at S = {scale} for all", mode=colour_mode()
     )
-    show_figure(figure, "one_scale", f"Flushed share of each layer. {found.costs_finding}", found.costs)
+    show_figure(
+        figure, "one_scale", f"Flushed share of each layer. {found.costs_finding}", found.costs, second=True
+    )
     link_page("launch", f"Launch {found.task} with layerwise", {"task": found.task, "policy": "layerwise"})
 
 

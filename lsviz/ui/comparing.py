@@ -78,7 +78,7 @@ def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:
     """Draw loss, S and flushed share over the steps."""
     figure = timelines_figure(views, colour_mode())
     alt = f"Loss, loss scale and flushed share over steps of {', '.join(labels)}."
-    show_figure(figure, "timelines", alt, lambda: timelines_frame(views))
+    show_figure(figure, "timelines", alt, lambda: timelines_frame(views), second=True)
 
 
 def show_differences(labels: Sequence[str], views: Sequence[RunView]) -> None:

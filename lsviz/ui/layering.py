@@ -244,7 +244,7 @@ def show_history(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     alt = f"Exponents of {layer} over the recorded steps, one panel a run."
     frames = [facet.layers for facet in facets]
     marks = Marks(step_lines(len(facets), step, mode))
-    show_figure(figure, "layer_history", alt, data=lambda: _tidy(maps, frames), marks=marks)
+    show_figure(figure, "layer_history", alt, data=lambda: _tidy(maps, frames), marks=marks, second=True)
     st.caption(
         plain(
             f"{name} at every recorded step, or 400 of them. Colours as above; dashed: the step shown there."

@@ -152,7 +152,9 @@ def show_lost(read: RunSeries, replays: Replays) -> None:
         return
     alt = f"Updates thrown away over the steps, as recorded and of {', '.join(replays) or 'no other policy'}."
     frames = {line.label: line.lost for line in lines}
-    show_figure(lost_steps_figure(lines, mode), "lost", alt, lambda: stacked_frame(frames, "policy"))
+    show_figure(
+        lost_steps_figure(lines, mode), "lost", alt, lambda: stacked_frame(frames, "policy"), second=True
+    )
 
 
 def show_table(read: RunSeries, replays: Replays) -> None:

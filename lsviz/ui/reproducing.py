@@ -178,7 +178,7 @@ def show_scale_curve(document: Reproduction) -> None:
         curve, TASKS[CURVE_TASK].metric_name, colour_mode(), working_scales(CURVE_TASK, curve, fp32)
     )
     alt = f"{CURVE_TASK}: metric, flushed and skipped share over log2 S"
-    show_figure(figure, "scale_curve", alt, curve)
+    show_figure(figure, "scale_curve", alt, curve, second=True)
     st.caption(f"{CURVE_TASK}, seed 0, a run for every S. Shaded: reaches 95 % of what FP32 gains.")
 
 
@@ -216,6 +216,7 @@ def show_figure_3() -> None:
         "figure_3",
         f"Share of gradient values by exponent over the training of {FIGURE_3_TASK}",
         history,
+        second=True,
     )
     st.caption(
         "The paper's Figure 3 in small: activation gradients of a multibox detector in FP32, all layers."

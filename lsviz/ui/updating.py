@@ -128,6 +128,7 @@ def show_ratios(document: Lab) -> None:
         "update_ratio",
         f"Updates by size. {ratio_finding(results)}",
         frame,
+        second=True,
     )
     st.caption(
         "All updates of all steps, by the power of two of |update| / |weight|. Filled: they change the "

@@ -192,7 +192,7 @@ def show_map(answer: Answer) -> None:
         return
     alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
     figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode(), answer.ceilings)
-    show_figure(figure, "scale_map", alt, answer.frame)
+    show_figure(figure, "scale_map", alt, answer.frame, second=True)
     safe = "The frame holds every S that is safe for all tensors, the dotted line the S to use. "
     st.caption(
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
@@ -226,7 +226,7 @@ def show_gaps(answer: Answer, fmt: str) -> None:
         mode=colour_mode(),
     )
     alt = f"Flushed share of each layer, predicted and actual. {finding}"
-    show_figure(figure, "gaps", alt, answer.gaps)
+    show_figure(figure, "gaps", alt, answer.gaps, second=True)
     st.caption("At the S that was in force; means over the recorded steps, at each layer's output.")
 
 

@@ -18,6 +18,7 @@ from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.drawing import drawn_spectra
 from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
+from lsviz.ui.painting import is_first_picture, keep_place
 from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
@@ -39,6 +40,8 @@ def show_figure(
     alt: str,
     data: Data,
     marks: Marks | None = None,
+    *,
+    second: bool = False,
 ) -> None:
     """Draw a figure in its own colours, with a text for those who can't see it and ways to save it.
 
@@ -48,7 +51,12 @@ def show_figure(
         alt: What one sees.
         data: The numbers that it shows, for its CSV, or how to make them.
         marks: What is drawn over it and moves without it, and what a click on a row does.
+        second: Whether it stands under the page's first figure, which need not wait for it.
     """
+    if second and is_first_picture():
+        keep_place(key, figure.layout.height)
+        show_saving(key, data)
+        return
     st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
     show_saving(key, data, marks)
 

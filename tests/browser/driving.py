@@ -18,7 +18,8 @@ PATIENCE_MS = 90_000
 # (A report is no app, and stands at once.)
 _STANDS = """() => {
   const app = document.querySelector('[data-testid="stApp"]');
-  const waiting = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"]';
+  const waiting = '[data-testid="stSkeleton"], [data-testid="stSpinner"], [data-stale="true"], '
+    + '[class*="st-key-place-"]';
   const figures = [...document.querySelectorAll('.stPlotlyChart')];
   const busy = (app && app.dataset.testScriptState !== 'notRunning') || document.querySelector(waiting)
     || figures.some((figure) => !figure.querySelector('.main-svg'));

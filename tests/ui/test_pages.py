@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from lsviz.jobs.manager import cancel_run, live_status
 from lsviz.runs.config import RunConfig
@@ -96,6 +97,17 @@ def test_compare_shows_the_sample_runs_side_by_side() -> None:
     names = ["", "FP32", "no scaling", "constant:1024", "gradscaler"]
     assert [name.replace("\\", "") for name in table.columns] == names
     assert "accuracy" in table[""].tolist()
+
+
+@pytest.mark.usefixtures("runs_root")
+@pytest.mark.parametrize("page", ["compare", "layers", "whatif", "replay", "updates", "reproduce"])
+def test_the_first_page_that_is_seen_has_one_figure_and_the_place_of_the_other(page: str) -> None:
+    app = AppTest.from_file(str(REPOSITORY / "app.py"), default_timeout=PATIENCE)
+    app.switch_page(str(PAGES[page])).run()
+    assert not app.exception
+    assert charts(app) == 1
+    app.run()  # as the browser asks for, once it has drawn that one
+    assert charts(app) == 2
 
 
 @pytest.mark.usefixtures("runs_root")

@@ -1,0 +1,57 @@
+"""What a page's first picture need not wait for.
+
+A browser that opens the dashboard draws its first figure five times as slowly as later ones, and shows
+nothing until all figures of the page are drawn. The first time in a session, the second figure's place is
+therefore kept free until the first one is to be seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import streamlit as st
+
+_SEEN: Final = "_has_seen_a_page"
+_JS: Final = """
+export default function({ setTriggerValue }) {
+  const began = performance.now();
+  let timer = setTimeout(look, 30);
+  function look() {
+    const drawn = document.querySelector('.js-plotly-plot .main-svg');
+    if (!drawn && performance.now() - began < 10000) timer = setTimeout(look, 30);
+    else requestAnimationFrame(() => { timer = setTimeout(() => setTriggerValue('painted', true), 0); });
+  }
+  return () => clearTimeout(timer);
+}
+"""
+
+
+def is_first_picture() -> bool:
+    """Tell whether this visitor has seen no page yet."""
+    return _SEEN not in st.session_state
+
+
+def remember_picture() -> None:
+    """Note that this visitor has been sent a page."""
+    st.session_state[_SEEN] = True
+
+
+def keep_place(key: str, height: int) -> None:
+    """Keep a figure's place free, and have the page run again once the browser has drawn another.
+
+    Args:
+        key: The figure's.
+        height: Of the figure, in pixels.
+    """
+    with st.container(height=height, border=False, key=f"place-{key}"):
+        _watcher()(key=f"watcher-{key}", on_painted_change=_nothing)
+
+
+def _nothing() -> None:
+    """Do no more than run the page again."""
+
+
+@st.cache_resource(show_spinner=False)
+def _watcher() -> Any:
+    """Register the component once a server."""
+    return st.components.v2.component("lsviz_watcher", js=_JS)
