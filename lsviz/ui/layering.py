@@ -31,6 +31,7 @@ from lsviz.charts.theme import Mode, policy_colour
 from lsviz.formats import FP16
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run
+from lsviz.runs.showing import showable
 from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
 from lsviz.ui.state import colour_mode
@@ -225,7 +226,7 @@ def ask_layer(maps: StepMaps) -> None:
         "History of",
         maps.names,
         key="layer",
-        format_func=lambda name: name or "(model)",
+        format_func=lambda name: showable(name) or "(model)",
         bind="query-params",
         help="Or click a row above.",
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+import torch
 
+import lsviz
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from tests.conftest import SAMPLES, train_run
@@ -78,6 +81,22 @@ def test_without_a_reference_what_was_recorded_is_shown(runs_root: Path, no_samp
     app = open_page("layers")
     assert charts(app) == 2
     assert "without an FP32 reference nobody can tell" in words(app)
+
+
+def test_marks_that_turn_text_are_left_out_of_the_list_of_layers(runs_root: Path, no_samples: None) -> None:
+    model = torch.nn.Sequential(
+        OrderedDict([("a\u202eb", torch.nn.Linear(2, 2)), ("c", torch.nn.Linear(2, 1))])
+    )
+    with lsviz.record(model, runs_root / "own") as rec:
+        loss = model(torch.ones(3, 2)).sum()
+        loss.backward()
+        rec.step(loss)
+    app = open_page("layers")
+    box = app.selectbox(key="layer")
+    assert box.options == ["ab", "c"]
+    box.select("ab").run()
+    assert not app.exception
+    assert app.selectbox(key="layer").value == "a\u202eb"
 
 
 def test_a_run_without_gradients_is_told(runs_root: Path, no_samples: None) -> None:
