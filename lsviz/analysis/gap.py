@@ -14,6 +14,10 @@ from lsviz.formats import FloatFormat
 
 NOTICED: Final = 0.01
 """Share of a layer's values from which a gap is worth a word."""
+HARMLESS: Final = 0.05
+"""Up to this share of each layer's values, what is flushed hardly changes a training (lesson 11)."""
+FEW_SKIPPED: Final = 0.05
+"""Up to this share of the steps, skipping is what finding S costs."""
 
 
 def predicted_frame(rows: Histograms, flushed: pd.DataFrame, fmt: FloatFormat) -> pd.DataFrame:
@@ -84,6 +88,7 @@ def other_format_finding(
     *,
     computed: FloatFormat,
     cast: FloatFormat,
+    steps: int,
 ) -> str:
     """Return in one sentence whether a run would have fared better in another format.
 
@@ -96,6 +101,7 @@ def other_format_finding(
         blame: `lsviz.analysis.blame.blame_frame` of the run.
         computed: The format that the run computed in.
         cast: The other one.
+        steps: How many the run has.
     """
     gaps = layer_gap_frame(predicted, layers)
     if gaps.empty:
@@ -121,11 +127,15 @@ def other_format_finding(
         return told("would have done harm", min(rows, key=lambda row: row["gap"]))
     saved = _saved_words(blame, mine, cast)
     if worst["actual"] <= NOTICED and saved:
-        return f"{name} would have helped: {saved}"
+        # A scale that is being sought overflows a few times: that is no harm.
+        little = "would have changed little" if len(blame) <= FEW_SKIPPED * steps else "would have helped"
+        return f"{name} {little}: {saved}"
     if worst["actual"] <= NOTICED:
         most = format_percent(worst["actual"]).removeprefix("< ")
         return f"{name} would not have helped: {mine} flushed at most {most} of any layer's gradient"
     also = f"; {saved}" if saved else ""
+    if worst["actual"] <= HARMLESS and not saved:
+        return told("would have changed little", worst)
     if worst["predicted"] <= NOTICED:
         return told("would have helped", worst) + also
     in_part = worst["predicted"] <= worst["actual"] / 2

@@ -116,7 +116,7 @@ class Limits:
 
     @property
     def _loses(self) -> str:
-        return f"loses more than {format_percent(self.threshold)} of its values"
+        return f"loses more than {format_percent(self.threshold)} of its values to a cast"
 
     @property
     def _boundless(self) -> bool:

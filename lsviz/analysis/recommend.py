@@ -103,8 +103,12 @@ class Recommendation:
         if self.best == 1:
             return f"This run needs no loss scaling in {self.format.upper()}"
         if self.best is not None:
-            return f"S = {format_scale(self.best)} would serve all layers of this run"
+            return f"Use S = {format_scale(self.best)}: it would serve all layers of this run"
         return "No S would serve all layers of this run"
+
+    def serves(self, scale: float) -> bool:
+        """Return whether an S is one of those that are safe."""
+        return self.safe is not None and self.safe[0] <= scale <= self.safe[1]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

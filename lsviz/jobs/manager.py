@@ -23,6 +23,7 @@ __all__ = [
     "START_SECONDS",
     "cancel_run",
     "check_room",
+    "is_ending",
     "is_ours",
     "live_status",
     "settle_run",
@@ -52,6 +53,11 @@ def submit_run(
         UserError: It asks for more than a run may.
     """
     return enqueue(root, config, owner=owner, limits=limits)
+
+
+def is_ending(run: Run) -> bool:
+    """Return whether a live run was asked to end: it may have a step to finish first."""
+    return (run.path / CANCEL).exists()
 
 
 def cancel_run(run: Run, *, patience: float = PATIENCE_SECONDS) -> bool:

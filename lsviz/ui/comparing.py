@@ -71,7 +71,7 @@ def link_skips(views: Sequence[RunView]) -> None:
         skipped = int(view.steps["skipped"].sum())
         if skipped:
             steps = "1 step" if skipped == 1 else f"{skipped:,} steps"
-            link_page("blame", plain(f"Why did {label} skip {steps}?"), {"seen": view.record.run_id})
+            link_page("blame", f"Why did {label} skip {steps}?", {"seen": view.record.run_id})
 
 
 def show_timelines(labels: Sequence[str], views: Sequence[RunView]) -> None:

@@ -182,7 +182,7 @@ def link_limits(runs: Sequence[Run]) -> None:
     with st.container(horizontal=True):
         for run, label in zip(runs, run_labels([run.record for run in runs]), strict=True):
             words = "Which layer limits S?" if len(runs) == 1 else f"Which layer limits S of {label}?"
-            link_page("blame", plain(words), {"seen": run.run_id})
+            link_page("blame", words, {"seen": run.run_id})
 
 
 def show_no_match(shown: Shown) -> None:

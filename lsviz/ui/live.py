@@ -113,7 +113,7 @@ def _show_links(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         for view, label in zip(views, view_labels(views), strict=True):
             if view.steps["skipped"].any():
                 words = "Why were steps skipped?" if alone else f"Why did {label} skip steps?"
-                link_page("blame", plain(words), {"seen": view.record.run_id})
+                link_page("blame", words, {"seen": view.record.run_id})
 
 
 def _show_figures(views: Sequence[RunView]) -> None:

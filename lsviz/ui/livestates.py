@@ -12,7 +12,7 @@ from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.view import RunView
 from lsviz.errors import UserError
-from lsviz.jobs.manager import is_ours
+from lsviz.jobs.manager import is_ending, is_ours
 from lsviz.jobs.pausing import is_pausing
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import RunStatus
@@ -24,6 +24,7 @@ from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import unwatch, watch_instead
 from lsviz.ui.text import plain
 
+_FAILED: Final = "_failed_"
 _ENDS = {
     "finished": ("success", ":material/check_circle:", "Finished."),
     "cancelled": ("warning", ":material/cancel:", "Cancelled"),
@@ -91,8 +92,12 @@ def numbers_line(view: RunView) -> str:
 
 
 def _show_actions(run: Run, status: RunStatus) -> None:
+    if failed := st.session_state.pop(_FAILED + run.run_id, ""):
+        st.error(plain(failed), icon=":material/error:")
     if not status.live or not is_ours(run):
         close_button(run.run_id)
+        return
+    if is_ending(run):
         return
     if is_pausing(run):
         _action("Resume", ":material/play_arrow:", run, resume_run)
@@ -108,13 +113,11 @@ def _action(label: str, icon: str, run: Run, act: Callable[[Run], object], words
 
 
 def _carry_out(act: Callable[[Run], object], run: Run) -> None:
+    # Told by what runs next: shown from here, in a part of the page, it would take the place of its style.
     try:
         act(run)
     except UserError as error:
-        st.toast(plain(error), icon=":material/error:")
-    else:
-        if act is cancel_run:
-            st.toast("It ends: at once where it waits, else after the step in hand.")
+        st.session_state[_FAILED + run.run_id] = str(error)
 
 
 def _progress(run: Run, view: RunView) -> str:
@@ -126,6 +129,8 @@ def _progress(run: Run, view: RunView) -> str:
         return queued
     step, of = f"{status.step:,}", f"of {status.steps:,}"
     pausing = is_pausing(run)
+    if is_ending(run):
+        return f"Step {step} {of}, cancelled: it ends after the step in hand" if status.step else "Cancelled"
     if status.paused:
         return f"Paused at step {step} {of}" if pausing else f"Going on from step {step} {of}"
     if pausing:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-_SEEN: Final = "_has_seen_a_page"
+_FIRST: Final = "_is_first_picture"
 _JS: Final = """
 export default function({ setTriggerValue }) {
   const began = performance.now();
@@ -26,14 +26,14 @@ export default function({ setTriggerValue }) {
 """
 
 
+def begin_page() -> None:
+    """Note that a page is about to be drawn for this visitor."""
+    st.session_state[_FIRST] = _FIRST not in st.session_state
+
+
 def is_first_picture() -> bool:
-    """Tell whether this visitor has seen no page yet."""
-    return _SEEN not in st.session_state
-
-
-def remember_picture() -> None:
-    """Note that this visitor has been sent a page."""
-    st.session_state[_SEEN] = True
+    """Tell whether the page that is being drawn is the first one that this visitor sees."""
+    return bool(st.session_state.get(_FIRST, False))
 
 
 def keep_place(key: str, height: int) -> None:

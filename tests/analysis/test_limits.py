@@ -177,20 +177,23 @@ BOTH = {"threshold": 0.01, "low": 8.0, "needs": "low", "most": 64.0, "forbids": 
     [
         (
             {},
-            "S should be at least 8 for low (or it loses more than 1 % of its values) and must be at most 64 "
-            "for top (or it overflows)",
+            "S should be at least 8 for low (or it loses more than 1 % of its values to a cast) and must be "
+            "at most 64 for top (or it overflows)",
         ),
         (
             {"every": 0},
-            "S should be at least 8 for low (or it loses more than 1 % of its values) and must be at most "
-            "64, going by 25 recorded steps, for top (or it overflows)",
+            "S should be at least 8 for low (or it loses more than 1 % of its values to a cast) and must be "
+            "at most 64, going by 25 recorded steps, for top (or it overflows)",
         ),
         (
             {"low": 0.5},
-            "S = 1 is enough for every layer (none loses more than 1 % of its values), and S must",
+            "S = 1 is enough for every layer (none loses more than 1 % of its values to a cast), and S must",
         ),
         ({"low": 128.0}, "No S serves: it should be at least 128 for low (or it loses"),
-        ({"low": None}, "No S serves: low loses more than 1 % of its values even at S = 2⁴⁰, and it must be"),
+        (
+            {"low": None},
+            "No S serves: low loses more than 1 % of its values to a cast even at S = 2⁴⁰, and it must be",
+        ),
         ({"most": None}, "No S serves: top overflows at every S from 2⁻¹⁰ on"),
         (
             {"most": 0.5, "low": 2.0**-10, "needs": None},
@@ -198,7 +201,7 @@ BOTH = {"threshold": 0.01, "low": 8.0, "needs": "low", "most": 64.0, "forbids": 
         ),
         (
             {"most": 2.0**40},
-            "S should be at least 8 for low (or it loses more than 1 % of its values), and noth",
+            "S should be at least 8 for low (or it loses more than 1 % of its values to a cast), and noth",
         ),
         (
             {"censored": True, "low": None, "needs": None},

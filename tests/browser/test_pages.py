@@ -31,7 +31,7 @@ HEADINGS = {
     "runs": "runs of 8 tasks",
     "compare": "nearly all of the gradient survives",
     "layers": "lose more than half of their gradient",
-    "whatif": "would serve all layers of this run",
+    "whatif": "all layers of this run",
     "blame": "3 steps were skipped of 400",
     "replay": "The run skipped 3 steps; patent would skip 42",
     "policies": "After 24 steps megatron has",

@@ -11,8 +11,9 @@ from streamlit.testing.v1 import AppTest
 from lsviz.jobs.manager import cancel_run, live_status, submit_run
 from lsviz.jobs.pausing import is_pausing
 from lsviz.runs.config import RunConfig
+from lsviz.runs.files import RunFolderError
 from lsviz.runs.reader import Run, open_run
-from lsviz.runs.schema import OWN_LOOP
+from lsviz.runs.schema import CANCEL, OWN_LOOP
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
 from lsviz.ui.zooming import zoomed_axes
@@ -107,6 +108,36 @@ def test_a_paused_run_says_so_and_can_go_on(runs_root: Path, unscaled_run: Run) 
     press(app, "Resume")
     assert not is_pausing(open_run(path))
     assert "Pause" in labels(app)
+
+
+def test_a_run_that_was_asked_to_end_says_so_and_can_be_asked_no_more(
+    runs_root: Path, unscaled_run: Run
+) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    make_running(path)
+    (path / CANCEL).touch()
+    app = open_page("launch", run=path.name)
+    told = app.get("progress")[0].proto.text
+    assert told == "Step 20 of 41, cancelled: it ends after the step in hand"
+    assert not {"Pause", "Cancel"} & set(labels(app))
+
+
+def test_what_can_not_be_done_is_told_beside_the_run(
+    runs_root: Path, unscaled_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_of(unscaled_run, runs_root)
+    make_running(path)
+
+    def refuse(run: Run) -> bool:
+        raise RunFolderError("can't pause it (no space left)")
+
+    monkeypatch.setattr("lsviz.ui.livestates.pause_run", refuse)
+    app = open_page("launch", run=path.name)
+    press(app, "Pause")
+    assert [error.value for error in app.error] == ["can't pause it (no space left)"]
+    assert not app.toast, "shown from a part of the page, it would take the place of the page's style"
+    app.run()
+    assert not app.error
 
 
 def test_several_runs_are_watched_together(runs_root: Path, unscaled_run: Run, scaled_run: Run) -> None:

@@ -79,8 +79,8 @@ def test_blame_and_what_if_name_the_same_limits(runs_root: Path) -> None:
         page: words(open_page(page, seen=run.run_id)).replace("\\", "") for page in ("blame", "whatif")
     }
     limits = (
-        "S should be at least 4 for classes_coarse (or it loses more than 1 % of its values) and must be "
-        "at most 8,192 for conv1 (or it overflows)"
+        "S should be at least 4 for classes_coarse (or it loses more than 1 % of its values to a cast) and "
+        "must be at most 8,192 for conv1 (or it overflows)"
     )
     for said in words_of.values():
         assert f"**{limits}.**" in said

@@ -83,6 +83,24 @@ def test_the_s_asked_for_follows_the_recommendation_until_it_is_edited(runs_root
     assert app.text_input(key="ask").value == "32"
 
 
+@pytest.mark.parametrize(
+    ("policy", "first", "offers"),
+    [
+        ("gradscaler", "Keep gradscaler: its S = 2¹⁶ serves all layers of this run", False),
+        ("constant:1024", "Use S = 2¹⁶: it would serve all layers of this run", True),
+    ],
+)
+def test_an_s_that_serves_is_to_be_kept(policy: str, first: str, offers: bool, runs_root: Path) -> None:
+    runs = (r for r in RunStore.at(SAMPLES).list_runs() if r.config.task == "sigmoid-mlp")
+    run = next(r for r in runs if r.config.policy == policy)
+    found = judge_run(run).asked[1]
+    assert found.serves(float(run.steps()["loss_scale"].iloc[-1])) != offers
+    app = open_page("whatif", seen=run.run_id)
+    assert app.header[0].value == first
+    assert ("lsviz run" in words(app)) == offers
+    assert words(app).replace("\\", "").count(f"sigmoid-mlp, {policy}: ") == 1
+
+
 def test_a_link_to_fp16_is_followed_after_another_format(runs_root: Path) -> None:
     app = open_page("whatif", format="BF16")
     assert app.segmented_control(key="format").value == "BF16"

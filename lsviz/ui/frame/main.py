@@ -12,7 +12,7 @@ from lsviz.ui.frame.admitting import show_view_only
 from lsviz.ui.frame.menu import show_menu
 from lsviz.ui.keys import hiding_style
 from lsviz.ui.links import page_file, page_icon
-from lsviz.ui.painting import remember_picture
+from lsviz.ui.painting import begin_page
 from lsviz.ui.state import arrive, hidden
 
 # The story, one's own runs, questions to a run, and what stands behind them. (Streamlit shows a bare string.)
@@ -75,10 +75,8 @@ def main() -> None:
     show_menu(chosen.url_path or PAGES[0])
     st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
     show_view_only()
-    try:
-        chosen.run()
-    finally:
-        remember_picture()
+    begin_page()
+    chosen.run()
 
 
 if __name__ == "__main__":

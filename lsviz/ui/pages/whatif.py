@@ -42,7 +42,7 @@ except WhatIfError as error:
     st.info(plain(error), icon=":material/info:")
     st.stop()
 
-show_finding(heading, answer)
+show_finding(heading, run, answer)
 show_warnings(answer)
 show_next(run, answer)
 show_window(answer, fmt)
