@@ -44,11 +44,12 @@ def keep_place(key: str, height: int) -> None:
         height: Of the figure, in pixels.
     """
     with st.container(height=height, border=False, key=f"place-{key}"):
-        _watcher()(key=f"watcher-{key}", on_painted_change=_nothing)
+        _watcher()(key=f"watcher-{key}", on_painted_change=_end_first_picture)
 
 
-def _nothing() -> None:
-    """Do no more than run the page again."""
+def _end_first_picture() -> None:
+    """Note that there is a picture: what runs next can be a part of the page, which begins none."""
+    st.session_state[_FIRST] = False
 
 
 @st.cache_resource(show_spinner=False)
