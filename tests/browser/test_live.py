@@ -82,6 +82,7 @@ def test_a_zoom_stays_while_runs_go_on(browser: Browser, server: Server) -> None
     expect(page.get_by_role("link", name="See them on Compare")).to_be_visible(timeout=60_000)
     assert {run.status.state for run in runs} == {"cancelled"}
     page.wait_for_function(f"() => ({LAST})() > {since}", timeout=60_000)
+    page.wait_for_function(f"() => ({RANGE})()", timeout=60_000)
     assert page.evaluate(RANGE) == pytest.approx(seen), "also once they have ended"
     keep_picture(page, "launch-two-runs-zoomed")
     page.locator(".st-key-live_timeline .nsewdrag").first.dblclick()
