@@ -12,6 +12,7 @@ from typing import Any, Final
 import streamlit as st
 
 _FIRST: Final = "_is_first_picture"
+_LATE: Final = "_late_figures"
 _JS: Final = """
 export default function({ setTriggerValue }) {
   const began = performance.now();
@@ -36,8 +37,16 @@ def is_first_picture() -> bool:
     return bool(st.session_state.get(_FIRST, False))
 
 
+def comes_later(key: str) -> bool:
+    """Tell whether a figure waits for the first picture, or once did: drawn another way, it is drawn anew."""
+    late: set[str] = st.session_state.setdefault(_LATE, set())
+    if is_first_picture():
+        late.add(key)
+    return key in late
+
+
 def keep_place(key: str, height: int) -> None:
-    """Keep a figure's place free, and have the page run again once the browser has drawn another.
+    """Keep a figure's place free, and have this part of the page run again once another figure is drawn.
 
     Args:
         key: The figure's.
@@ -48,7 +57,7 @@ def keep_place(key: str, height: int) -> None:
 
 
 def _end_first_picture() -> None:
-    """Note that there is a picture: what runs next can be a part of the page, which begins none."""
+    """Note that there is a picture: a part of a page that runs next begins none."""
     st.session_state[_FIRST] = False
 
 

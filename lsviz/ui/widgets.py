@@ -18,7 +18,7 @@ from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.drawing import drawn_spectra
 from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
-from lsviz.ui.painting import is_first_picture, keep_place
+from lsviz.ui.painting import comes_later, is_first_picture, keep_place
 from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
@@ -53,12 +53,25 @@ def show_figure(
         marks: What is drawn over it and moves without it, and what a click on a row does.
         second: Whether it stands under the page's first figure, which need not wait for it.
     """
-    if second and is_first_picture():
-        keep_place(key, figure.layout.height)
-        show_saving(key, data)
-        return
+    if second and comes_later(key):
+        _show_later(figure, key, alt, data, marks)
+    else:
+        _draw(figure, key, alt, data, marks)
+
+
+def _draw(figure: go.Figure, key: str, alt: str, data: Data, marks: Marks | None) -> None:
     st.plotly_chart(figure, theme=None, key=key, alt=alt, config=_PLOTLY_CONFIG)
     show_saving(key, data, marks)
+
+
+@st.fragment
+def _show_later(figure: go.Figure, key: str, alt: str, data: Data, marks: Marks | None) -> None:
+    """Keep a figure's place; this part alone runs again, so that what the page said the first time stays."""
+    if is_first_picture():
+        keep_place(key, figure.layout.height)
+        show_saving(key, data)
+    else:
+        _draw(figure, key, alt, data, marks)
 
 
 def show_spectra(views: Sequence[RunView], shares: Sequence[RunShares], step: int, key: str) -> None:
