@@ -88,7 +88,6 @@ def compared(experiment: Experiment, variant: Variant, cpu: Run, gpu: Run) -> di
         row[f"metric_{name}"] = float(steps["metric"].dropna().iloc[-1])
         row[f"skipped_{name}"] = int(steps["skipped"].sum())
         row[f"ms_{name}"] = float(steps["ms"].median())
-        row["state"] = run.status.state
     return row
 
 
@@ -102,7 +101,6 @@ def main() -> None:
         tempfile.TemporaryDirectory() as root,
         ProcessPoolExecutor(max(2, (os.cpu_count() or 2) - 1), get_context("spawn")) as pool,
     ):
-        root = os.environ.get("LSVIZ_DEVICE_RUNS", root)
         trained = [
             (pair, [pool.submit(train, root, *pair, device) for device in ("cpu", "cuda")])
             for pair in sorted(wanted, key=lambda pair: -pair[0].steps)

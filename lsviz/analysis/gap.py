@@ -128,7 +128,8 @@ def other_format_finding(
     saved = _saved_words(blame, mine, cast)
     if worst["actual"] <= NOTICED and saved:
         # A scale that is being sought overflows a few times: that is no harm.
-        little = "would have changed little" if len(blame) <= FEW_SKIPPED * steps else "would have helped"
+        few = (blame["cause"] == "scale").sum() <= FEW_SKIPPED * steps
+        little = "would have changed little" if few else "would have helped"
         return f"{name} {little}: {saved}"
     if worst["actual"] <= NOTICED:
         most = format_percent(worst["actual"]).removeprefix("< ")

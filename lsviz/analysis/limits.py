@@ -10,6 +10,7 @@ import pandas as pd
 
 from lsviz.analysis.blame import Bottleneck, blame_frame, bottleneck, headroom_frame
 from lsviz.analysis.ceiling import Ceiling, find_ceiling, layer_ceilings, without_steps
+from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.recommend import THRESHOLD, Recommendation, recommend
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
@@ -17,6 +18,7 @@ from lsviz.analysis.series import run_format, tensor_layout
 from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
 from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
 from lsviz.formats import FloatFormat
+from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 
 FEW_STEPS: Final = 100
@@ -191,6 +193,7 @@ class Judged:
     """What a run tells of S, in one format. Steps with an injected fault count only in blame and headroom.
 
     Attributes:
+        steps: The steps table.
         blame: `blame_frame`.
         headroom: `headroom_frame`.
         usual: The same without steps at which a fault was injected.
@@ -203,8 +206,10 @@ class Judged:
         limits: Which layers limit S.
         cautions: What to mind, a sentence each.
         measured: Whether the largest gradients of every step were kept.
+        keeps: The S that the run ended with, where it scaled the loss and that S is one of those that serve.
     """
 
+    steps: pd.DataFrame
     blame: pd.DataFrame
     headroom: pd.DataFrame
     usual: pd.DataFrame
@@ -217,6 +222,7 @@ class Judged:
     limits: Limits
     cautions: list[str]
     measured: bool
+    keeps: float | None
 
     @property
     def recorded(self) -> int:
@@ -262,6 +268,7 @@ def judge_run(
     recorded = 0 if rows is None else int(rows.keys["step"].nunique())
     owners = tensor_layout(amax, config.precision).owners if len(amax) else {}
     return Judged(
+        steps=steps,
         blame=blame,
         headroom=headroom,
         usual=usual,
@@ -283,7 +290,30 @@ def judge_run(
         if found is None
         else find_cautions(run, found, recorded=recorded, steps=len(steps), skipped=len(blame)),
         measured=len(amax) > 0,
+        keeps=_kept(config, steps, found) if found is not None and target == computed else None,
     )
+
+
+def _kept(config: RunConfig, steps: pd.DataFrame, found: Recommendation) -> float | None:
+    if config.policy == "none" or config.precision == "fp32" or steps.empty:
+        return None
+    last = float(steps["loss_scale"].iloc[-1])
+    return last if found.serves(last) else None
+
+
+def advice(config: RunConfig, judged: Judged) -> str:
+    """Return what to do about S, in one short sentence: nothing, where the run's own serves.
+
+    Raises:
+        WhatIfError: The run recorded no gradients.
+    """
+    _, found, _ = judged.asked
+    if judged.keeps is None:
+        return found.headline
+    scale = f"S = {format_scale(judged.keeps)}"
+    if config.policy.startswith("constant"):
+        return f"Keep {scale}: it serves all layers of this run"
+    return f"Keep {run_label(config)}: its {scale} serves all layers of this run"
 
 
 def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | None:

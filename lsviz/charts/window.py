@@ -25,15 +25,15 @@ MIN_ROW_PX: Final = 22
 MAX_ROWS_PX: Final = 760
 MOST_ROWS: Final = 40
 BAR_HEIGHT: Final = 0.8
-Shares = Mapping[tuple[str, float], tuple[float, float]]
-"""Layer and S -> share flushed, share overflown."""
-
 HEADER_PX: Final = 58
 FOOTER_PX: Final = 132
 FAR: Final = 400
 """How far the outermost colours reach beyond a format's ends, in binades."""
 MIN_LABEL: Final = 6.0
 """A region's name stands over it where it is at least so wide, in binades."""
+
+Shares = Mapping[tuple[str, float], tuple[float, float]]
+"""Layer and S -> share flushed, share that overflows."""
 
 
 def window_figure(

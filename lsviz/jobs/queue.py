@@ -13,22 +13,22 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
 import psutil
-from filelock import FileLock, Timeout
 
 from lsviz.errors import UserError
+from lsviz.jobs.holding import held
 from lsviz.jobs.launching import RUN_ID, worker_command, worker_environment
 from lsviz.jobs.processes import keep
 from lsviz.jobs.settling import is_ours, live_status, settle_run
 from lsviz.jobs.slots import max_queued, slots
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import unwritable, write_json
+from lsviz.runs.files import write_json
 from lsviz.runs.limits import RunLimits
 from lsviz.runs.process import is_here, mark_of
 from lsviz.runs.reader import Run, RunError, open_run
@@ -294,17 +294,6 @@ def _turns(root: Path) -> list[str]:
         return []
 
 
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    lock = FileLock(root / LOCK, timeout=LOCK_SECONDS)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire(poll_interval=0.01)
-    except Timeout:
-        raise UserError(f"the queue in {str(root)!r} is busy; try again in a moment") from None
-    except OSError as error:
-        raise unwritable(root, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(root: Path) -> AbstractContextManager[None]:
+    busy = UserError(f"the queue in {str(root)!r} is busy; try again in a moment")
+    return held(root, LOCK, LOCK_SECONDS, busy)

@@ -15,21 +15,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Final
 
-from filelock import FileLock, Timeout
-
 from lsviz.errors import UserError
+from lsviz.jobs.holding import held
 from lsviz.jobs.launching import worker_command, worker_environment
 from lsviz.jobs.queue import start_due
 from lsviz.jobs.settling import live_status, settle_run
 from lsviz.jobs.slots import cores
 from lsviz.runs.config import RunConfig
-from lsviz.runs.files import unwritable
 from lsviz.runs.reader import Run, RunError, open_run
 from lsviz.runs.schema import State
 from lsviz.runs.store import RunStore
@@ -138,22 +136,9 @@ def run_sweep(
     return SweepResult(ordered, failed, len(wanted) - len(missing), stopped)
 
 
-@contextmanager
-def _only_one(root: Path) -> Iterator[None]:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / LOCK, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise SweepError(
-            f"another sweep is at work in {str(root)!r}: wait for it, or give another --out"
-        ) from None
-    except OSError as error:
-        raise unwritable(root, error) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _only_one(root: Path) -> AbstractContextManager[None]:
+    words = f"another sweep is at work in {str(root)!r}: wait for it, or give another --out"
+    return held(root, LOCK, 0, SweepError(words))
 
 
 class _Crew:

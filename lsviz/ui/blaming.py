@@ -27,7 +27,7 @@ from lsviz.runs.reader import Run, RunError
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
-from lsviz.ui.widgets import show_cautions, show_figure, show_rows
+from lsviz.ui.widgets import FEW_ROWS, show_cautions, show_figure, show_rows
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -43,7 +43,6 @@ _COLUMNS = {
     "largest, FP32": "The largest magnitude of that gradient in FP32 with S = 1.",
     "fits up to S": "The largest power of two that this magnitude can be multiplied by without overflow.",
 }
-FEW_ROWS: Final = 100
 SHOWN_ROWS: Final = 8
 TABLE_HEIGHT: Final = 320
 
@@ -102,14 +101,14 @@ def examine_run(run: Run) -> Examined:
 
 @st.cache_resource(max_entries=12, show_spinner="Reading the run")
 def _examine(path: str, updated: float, _run: Run) -> Examined:
-    judged, steps = judge_run(_run, must_ask=False), _run.steps()
+    judged = judge_run(_run, must_ask=False)
     costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
     if judged.rows is not None and not judged.rows.censored:
         rows, found, scale_map = judged.asked
         costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most or 0.0, judged.layer_ceilings)
         words = one_scale_finding(costs, judged.limits.forbids)
     limits = judged.limits.finding if judged.limits.forbids else ""
-    headline, below = blame_headline(judged.blame, len(steps), limits)
+    headline, below = blame_headline(judged.blame, len(judged.steps), limits)
     return Examined(
         headline=headline,
         below=below,

@@ -26,7 +26,7 @@ from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies, policy_form
 from lsviz.ui.state import colour_mode, set_url_list, url_list
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_figure, show_rows
+from lsviz.ui.widgets import FEW_ROWS, show_figure, show_rows
 
 OVERFLOWS: Final = "overflows"
 LARGEST: Final = "largest gradients"
@@ -48,7 +48,6 @@ FIRST_AMAX: Final = (
 )
 MAX_STEPS: Final = 2000
 MAX_CLICKED: Final = 60
-FEW_ROWS: Final = 100
 SAME_SCALE, SAME_INTERVAL = 2.0**8, 4
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
-from lsviz.analysis.limits import Limits, judge_run
+from lsviz.analysis.limits import Limits, advice, judge_run
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import SCALES, layer_map_frame
 from lsviz.analysis.series import run_format
@@ -77,7 +77,8 @@ class Answer:
         layers: The rows of the picture.
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         beside: Whether the run would have kept more in that format; empty where it computed in it.
-        keeps: Its own S, where that is as good as what would be advised; None else.
+        advice: What to do about S (`lsviz.analysis.limits.advice`).
+        keeps: Whether that is to leave it as it was.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
         spectrum: `unscaled_frame` of the layers' outputs.
@@ -92,7 +93,8 @@ class Answer:
     layers: list[str]
     gaps: pd.DataFrame
     beside: str
-    keeps: float | None
+    advice: str
+    keeps: bool
     caution: str
     pooled: Histograms
     spectrum: pd.DataFrame
@@ -129,8 +131,6 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     outputs = layer_outputs(pooled, layers)
     predicted = predicted_frame(rows, flushed_frame(exponents if half else exponents.head(0)), target)
     computed = run_format(precision)
-    steps = _run.steps()
-    own = float(steps["loss_scale"].iloc[-1]) if len(steps) and _run.config.policy != "none" else None
     return Answer(
         found=found,
         limits=judged.limits,
@@ -142,9 +142,10 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
         beside=""
         if same
         else other_format_finding(
-            predicted, layers, judged.blame, computed=computed, cast=target, steps=len(steps)
+            predicted, layers, judged.blame, computed=computed, cast=target, steps=len(judged.steps)
         ),
-        keeps=own if same and own is not None and found.serves(own) else None,
+        advice=advice(_run.config, judged),
+        keeps=judged.keeps is not None,
         caution=rows.caution,
         pooled=pooled,
         spectrum=unscaled_frame(outputs, layers),
@@ -330,15 +331,9 @@ def show_finding(heading: DeltaGenerator, run: Run, answer: Answer) -> None:
             reason = "" if answer.found.best == 1 else reason  # the limits say it all
             note = f"{note} The flushed shares are means over the recorded steps, at each layer's output."
         else:
-            kept = "" if answer.keeps is None else _kept_headline(run, answer.keeps)
-            st.header(plain(kept or answer.found.headline))
+            st.header(plain(answer.advice))
             st.markdown(limits)
         st.caption(plain(f"{run.config.task}, {run_label(run.config)}: {reason}{note}"))
-
-
-def _kept_headline(run: Run, scale: float) -> str:
-    own = "" if run.config.policy.startswith("constant") else f"{run_label(run.config)}: its "
-    return f"Keep {own}S = {format_scale(scale)}{': it' if not own else ''} serves all layers of this run"
 
 
 def show_warnings(answer: Answer) -> None:
@@ -354,7 +349,7 @@ def show_next(run: Run, answer: Answer) -> None:
     if precision not in HALF:
         st.caption(f"Nothing trains in {precision.upper()} here: a run computes in FP16, BF16 or FP32.")
         return
-    if task not in TASKS or answer.keeps is not None or (policy is None and not answer.cautions):
+    if task not in TASKS or answer.keeps or (policy is None and not answer.cautions):
         return
     policy = policy or "gradscaler"
     changed = _changed(run)

@@ -24,6 +24,8 @@ from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
 GLOSSARY_HEIGHT: Final = 460
+FEW_ROWS: Final = 100
+"""Up to which `show_rows` is the table to take."""
 HOW_TO_READ: Final = "Dotted: what FP32 has. Filled: what the run keeps. Pale: what FP16 flushes to zero."
 
 _PLOTLY_CONFIG: Final = {

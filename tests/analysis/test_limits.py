@@ -12,7 +12,7 @@ import torch
 
 from lsviz.analysis.blame import blame_finding, cause_words
 from lsviz.analysis.ceiling import Ceiling, find_ceiling
-from lsviz.analysis.limits import Limits, find_limits, judge_run
+from lsviz.analysis.limits import Limits, advice, find_limits, judge_run
 from lsviz.analysis.onescale import one_scale_frame
 from lsviz.analysis.recommend import recommend
 from lsviz.analysis.shares import layer_names
@@ -244,6 +244,23 @@ def test_a_run_that_lost_much_says_that_its_answer_may_not_last() -> None:
     assert "This run lost 100 % of layer1's gradient" in caution
     assert "run it once more with S = 2¹⁷" in caution
     assert not judge_run(sample(task="sigmoid-mlp", policy="gradscaler")).cautions
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale", "words"),
+    [
+        ({"policy": "gradscaler"}, 2.0**16, "Keep gradscaler: its S = 2¹⁶ serves all layers of this run"),
+        ({"policy": "constant:1024"}, None, "Use S = 2¹⁶: it would serve all layers of this run"),
+        ({"policy": "none", "precision": "fp16"}, None, "Use S = "),
+        ({"precision": "fp32"}, None, "Use S = "),
+    ],
+)
+def test_an_s_that_serves_is_to_be_kept(settings: dict[str, Any], scale: float | None, words: str) -> None:
+    run = sample(task="sigmoid-mlp", **settings)
+    judged = judge_run(run)
+    assert judged.keeps == scale
+    assert advice(run.config, judged).startswith(words)
+    assert judge_run(run, BF16).keeps is None, "it says nothing of a format that it did not compute in"
 
 
 def test_a_run_without_gradients_has_no_limits(tmp_path: Path) -> None:

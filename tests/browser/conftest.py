@@ -7,8 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.driving import PATIENCE_MS
 from tests.conftest import PATIENCE, REPOSITORY, clean_environment
+from tests.serving import wait_until_served
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -108,15 +107,7 @@ def start_server(folder: Path, **environment: str) -> Iterator[Server]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=10).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "server.log").read_text()
-                assert time.monotonic() < end, "the server did not start"
-                time.sleep(0.1)
+        wait_until_served(process, url, folder / "server.log")
         yield Server(url, folder / "runs")
     finally:
         process.terminate()

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ import pytest
 
 from lsviz.jobs.dashboard import SETTINGS
 from tests.conftest import PATIENCE, REPOSITORY, clean_environment
+from tests.serving import wait_until_served
 
 SECRET = "a-token-of-some-length"
 SHIPPED = {
@@ -53,15 +53,7 @@ def started(log: Path, *arguments: str, **environment: str) -> Iterator[tuple[su
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/_stcore/health", timeout=10).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < end, "the server did not start"
-                time.sleep(0.05)
+        wait_until_served(process, url, log)
         yield process, url
     finally:
         if process.poll() is None:
