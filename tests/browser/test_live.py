@@ -33,6 +33,15 @@ COLUMNS = """
 """
 
 
+def wait_until_still(page: Page) -> None:
+    """Wait until what paused runs had still to tell is drawn: a figure can't be dragged as it is replaced."""
+    last = None
+    while (now := page.evaluate(LAST)) != last or now < 0:
+        last = now
+        page.wait_for_timeout(2500)
+    expect(page.locator(".st-key-live_timeline .nsewdrag").first).to_be_visible(timeout=60_000)
+
+
 def zoom(page: Page) -> list[float]:
     """Drag over the left half of the panel of the loss and return the steps that are then seen."""
     box = page.locator(".st-key-live_timeline .nsewdrag").first.bounding_box()
@@ -70,6 +79,7 @@ def test_a_zoom_stays_while_runs_go_on(browser: Browser, server: Server) -> None
     assert [live_status(run).paused for run in runs] == [True, True]
     page.wait_for_function(f"() => ({RANGE})()", timeout=60_000)
     assert page.evaluate(RANGE)[1] == 8999, "all steps, from the start on"
+    wait_until_still(page)
     seen = zoom(page)
     since, columns = page.evaluate(LAST), page.evaluate(COLUMNS)
     press_all(page, "Resume", 2)
