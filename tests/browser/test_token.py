@@ -40,8 +40,10 @@ def test_a_token_is_given_once_and_told_nowhere(browser: Browser, closed: Server
     page.get_by_label("Token", exact=True).fill(SECRET)
     page.get_by_role("button", name="Change things").click()
     expect(banner).to_have_count(0)
+    settle(page)  # until its script is done, what the page had before stands beside what it has now
     expect(page.get_by_role("button", name="Import")).to_be_enabled()
     page.goto(f"{closed.url}/runs?token={SECRET}&search=digits")  # another session
+    settle(page)
     expect(page.get_by_role("button", name="Import")).to_be_enabled()
     page.wait_for_url(lambda url: "search=digits" in url and "token" not in url)
     go_to(page, "Launch")
