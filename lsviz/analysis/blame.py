@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lsviz.analysis.findings import format_magnitude, format_percent, format_scale
-from lsviz.analysis.series import magnitudes_frame, run_format, tensor_layout
+from lsviz.analysis.series import TensorLayout, magnitudes_frame, run_format, tensor_layout
 from lsviz.formats import FloatFormat
 from lsviz.runs.injection import Injection, format_injections
 
@@ -38,6 +38,7 @@ def blame_frame(
     *,
     precision: str,
     injections: Sequence[Injection] = (),
+    layout: TensorLayout | None = None,
 ) -> pd.DataFrame:
     """Return who overflowed first at each skipped step.
 
@@ -47,6 +48,7 @@ def blame_frame(
         amax: `Run.amax`.
         precision: The run's.
         injections: Faults that the run was asked to suffer, of which S is innocent.
+        layout: `lsviz.analysis.series.tensor_layout`, where it is known.
 
     Returns:
         Columns step, loss_scale (of that gradient), tensor, kind, layer, found (``Inf`` or ``NaN``),
@@ -69,7 +71,7 @@ def blame_frame(
     largest = rows.loc[is_reference & (rows["inf"] == 0) & (rows["nan"] == 0), [*keys, "amax"]]
     first = first.merge(largest.astype(words), on=keys, how="left")
     frame = skipped.merge(first, on="step", how="left", suffixes=("", "_of_tensor"))
-    owners = tensor_layout(amax, precision).owners
+    owners = (layout or tensor_layout(amax, precision)).owners
     known = frame["tensor"].notna()
     frame["loss_scale"] = frame["loss_scale_of_tensor"].where(known, frame["loss_scale"])
     frame["layer"] = [
@@ -123,7 +125,7 @@ def largest_scale(largest: float, fmt: FloatFormat) -> float:
     return scale
 
 
-def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
+def headroom_frame(amax: pd.DataFrame, *, precision: str, layout: TensorLayout | None = None) -> pd.DataFrame:
     """Return how far the largest value of each layer is below overflow, step by step.
 
     A layer's values are its output's and its weights' gradients, and those of what is made from its output up
@@ -132,6 +134,7 @@ def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
     Args:
         amax: `Run.amax`.
         precision: The run's; of one in FP32, FP16's headroom.
+        layout: `lsviz.analysis.series.tensor_layout`, where it is known.
 
     Returns:
         Columns step, layer (categories in backward order), loss_scale (in force), largest (unscaled),
@@ -139,18 +142,26 @@ def headroom_frame(amax: pd.DataFrame, *, precision: str) -> pd.DataFrame:
         overflowed, and unscaled_headroom, the same at S = 1: log2 of the largest S with room to spare. Layers
         whose values are all zero are left out, and steps with Inf or NaN without a reference.
     """
-    rows = magnitudes_frame(amax, precision)
-    rows = rows[rows["limited"] & (rows["unscaled"] > 0)]
+    rows = magnitudes_frame(amax, precision, layout)
+    layers, unscaled = rows["layer"].array, rows["unscaled"].to_numpy()
+    chosen = np.flatnonzero(rows["limited"].to_numpy() & (unscaled > 0) & (layers.codes >= 0))
+    steps, step = np.unique(rows["step"].to_numpy()[chosen], return_inverse=True)
+    cell = step * len(layers.categories) + layers.codes[chosen]
+    cells, first, group = np.unique(cell, return_index=True, return_inverse=True)
+    largest = np.zeros(len(cells))
+    np.maximum.at(largest, group, unscaled[chosen])
+    scales = rows["loss_scale"].to_numpy()[chosen][first]
     top = run_format(precision).max_exponent
-    largest = rows.groupby(["step", "layer"], observed=True, as_index=False, sort=True).agg(
-        loss_scale=("loss_scale", "first"), largest=("unscaled", "max")
+    return pd.DataFrame(
+        {
+            "step": steps[step[first]],
+            "layer": layers[chosen][first],
+            "loss_scale": scales,
+            "largest": largest,
+            "headroom": top - (np.frexp(largest * scales)[1] - 1),
+            "unscaled_headroom": top - (np.frexp(largest)[1] - 1),
+        }
     )
-    for name, values in (
-        ("headroom", largest["largest"] * largest["loss_scale"]),
-        ("unscaled_headroom", largest["largest"]),
-    ):
-        largest[name] = top - (np.frexp(values.to_numpy(np.float64))[1] - 1)
-    return largest
 
 
 @dataclass(frozen=True, slots=True)

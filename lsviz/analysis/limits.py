@@ -256,8 +256,11 @@ def judge_run(
     target = fmt or computed
     amax, outcomes, steps = run.amax(), run.outcomes(), run.steps()
     faults = {fault.step for fault in config.injections}
-    blame = blame_frame(steps, outcomes, amax, precision=config.precision, injections=config.injections)
-    headroom = headroom_frame(amax, precision=config.precision)
+    layout = tensor_layout(amax, config.precision)
+    blame = blame_frame(
+        steps, outcomes, amax, precision=config.precision, injections=config.injections, layout=layout
+    )
+    headroom = headroom_frame(amax, precision=config.precision, layout=layout)
     usual = without_steps(headroom, faults)
     ceiling = find_ceiling(headroom, blame, outcomes, target, computed=computed, left_out=faults)
     rows = _histograms(run, faults, must_ask=must_ask)
@@ -266,7 +269,6 @@ def judge_run(
         scale_map = scale_map_frame(rows, target)
         found = recommend(rows, target, threshold=threshold, scale_map=scale_map, ceiling=ceiling)
     recorded = 0 if rows is None else int(rows.keys["step"].nunique())
-    owners = tensor_layout(amax, config.precision).owners if len(amax) else {}
     return Judged(
         steps=steps,
         blame=blame,
@@ -281,7 +283,7 @@ def judge_run(
         limits=find_limits(
             found,
             ceiling,
-            owners,
+            layout.owners,
             recorded=recorded,
             left_out=len(faults & set(steps["step"])),
             censored=rows is not None and rows.censored,

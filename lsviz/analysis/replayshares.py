@@ -17,8 +17,8 @@ from lsviz.analysis.whatif import (
     MAX_SCALE,
     MIN_SCALE,
     Histograms,
+    counts_at,
     load_references,
-    shares_at_frame,
 )
 from lsviz.formats import FloatFormat
 from lsviz.runs.reader import Run
@@ -44,15 +44,13 @@ def replay_frame(
         what-if's range.
     """
     frame = done.frame()
-    frame[["flushed", "overflow"]] = math.nan
-    if rows is None:
-        return frame
-    keys = rows.keys
-    place = {step: i for i, step in enumerate(done.steps)}
-    names = set(layers)
-    here = keys["step"].isin(place) & (keys["kind"] == "activation_grad") & keys["tensor"].isin(names)
-    chosen = rows.subset(here.to_numpy())
-    at = chosen.keys["step"].map(place).to_numpy(np.int64)
+    unknown = np.full(len(frame), math.nan)
+    if rows is None or frame.empty:
+        return frame.assign(flushed=unknown, overflow=unknown)
+    keys, steps = rows.keys, frame["step"].to_numpy()
+    here = np.isin(keys["step"].to_numpy(), steps) & (keys["kind"] == "activation_grad").to_numpy()
+    chosen = rows.subset(here & keys["tensor"].isin(layers).to_numpy())
+    at = np.searchsorted(steps, chosen.keys["step"].to_numpy())
     scales = np.array(done.scales, np.float64)[at]
     if done.layer_scales is not None:
         tensors = chosen.keys["tensor"].tolist()
@@ -61,33 +59,17 @@ def replay_frame(
         )
     inside = (scales >= MIN_SCALE) & (scales <= MAX_SCALE)
     chosen, scales, at = chosen.subset(inside), scales[inside], at[inside]
-    sums = _summed(chosen, scales, at, fmt)
-    whole = sums["at_risk"].where(sums["at_risk"] > 0)
-    frame.loc[sums.index, "flushed"] = (sums["flushed"] / whole).fillna(0.0)
-    frame.loc[sums.index, "overflow"] = sums["overflow"] / sums["numel"]
-    return frame
+    counts = counts_at(chosen, scales, fmt)
+    numel, zero = (chosen.keys[name].to_numpy(np.float64) for name in ("numel", "zero"))
 
+    def by_step(of_rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.bincount(at, of_rows, minlength=len(frame))
 
-def _summed(
-    chosen: Histograms, scales: np.ndarray[Any, Any], at: np.ndarray[Any, Any], fmt: FloatFormat
-) -> pd.DataFrame:
-    """Return the counts of all of a step's rows together, by the step's place."""
-    shares = shares_at_frame(chosen, scales, fmt)
-    numel = chosen.keys["numel"].to_numpy(np.float64)
-    found: pd.DataFrame = (
-        pd.DataFrame(
-            {
-                "row": at,
-                "numel": numel,
-                "at_risk": numel * (1 - shares["structural_zero"].to_numpy()),
-                "flushed": numel * shares["flushed"].to_numpy(),
-                "overflow": numel * shares["overflow"].to_numpy(),
-            }
-        )
-        .groupby("row")
-        .sum()
-    )
-    return found
+    whole, at_risk = by_step(numel), by_step(numel - zero)
+    flushed = by_step(counts["flushed"]) / np.where(at_risk > 0, at_risk, math.inf)
+    overflow = by_step(counts["overflow"]) / np.where(whole > 0, whole, math.nan)
+    known = np.bincount(at, minlength=len(frame)) > 0
+    return frame.assign(flushed=np.where(known, flushed, math.nan), overflow=overflow)
 
 
 def flushing_note(frame: pd.DataFrame, recorded: pd.DataFrame) -> str:
@@ -100,15 +82,16 @@ def flushing_note(frame: pd.DataFrame, recorded: pd.DataFrame) -> str:
     Returns:
         One clause; empty where no step with a reference differs by more than NOTICED.
     """
-    both = frame.merge(recorded[["step", "flushed"]], on="step", suffixes=("", "_recorded"))
-    apart = (both["flushed"] - both["flushed_recorded"]).abs()
-    both = both[both["exact"] & (apart > NOTICED)]
-    if both.empty:
+    steps = frame["step"].to_numpy()
+    _, mine, theirs = np.intersect1d(steps, recorded["step"].to_numpy(), return_indices=True)
+    flushed, of_run = frame["flushed"].to_numpy()[mine], recorded["flushed"].to_numpy()[theirs]
+    noticed = np.flatnonzero(frame["exact"].to_numpy()[mine] & (np.abs(flushed - of_run) > NOTICED))
+    if not len(noticed):
         return ""
-    row = both.iloc[0]
+    first = noticed[0]
     return (
-        f"at step {int(row['step']):,} the run flushed {format_percent(float(row['flushed_recorded']))} of "
-        f"its values and this S would flush {format_percent(float(row['flushed']))}: weights drift apart"
+        f"at step {steps[mine][first]:,} the run flushed {format_percent(float(of_run[first]))} of "
+        f"its values and this S would flush {format_percent(float(flushed[first]))}: weights drift apart"
     )
 
 

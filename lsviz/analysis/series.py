@@ -20,6 +20,7 @@ from lsviz.runs.reader import Run
 from lsviz.runs.schema import OWN_LOOP
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +184,13 @@ def run_format(precision: str) -> FloatFormat:
     return BF16 if precision == "bf16" else FP16
 
 
-def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
+def magnitudes_frame(amax: pd.DataFrame, precision: str, layout: TensorLayout | None = None) -> pd.DataFrame:
     """Return the largest unscaled magnitude of every tensor at every step where one is known.
 
     Args:
         amax: `Run.amax`.
         precision: The run's.
+        layout: `tensor_layout`, where it is known.
 
     Returns:
         Columns step, tensor, kind, layer (as `TensorLayout.owners` has it; categories in backward order),
@@ -196,38 +198,47 @@ def magnitudes_frame(amax: pd.DataFrame, precision: str) -> pd.DataFrame:
         be too large. A step with Inf or NaN has its FP32 reference's magnitudes, or none, where that has
         Inf or NaN too.
     """
-    rows = amax.astype({"tensor": "category", "kind": "category"})
-    recorded, reference = rows[~rows["reference"]], rows[rows["reference"]]
-    spoilt = recorded.loc[(recorded["inf"] > 0) | (recorded["nan"] > 0), "step"].unique()
-    in_force = recorded.loc[recorded["step"].isin(spoilt), ["step", "tensor", "kind", "loss_scale"]]
-    endless = reference.loc[(reference["inf"] > 0) | (reference["nan"] > 0), "step"].unique()
-    told = reference[reference["step"].isin(spoilt) & ~reference["step"].isin(endless)]
-    told = told.drop(columns="loss_scale")
-    told = told.merge(in_force, on=["step", "tensor", "kind"]).assign(unscaled=lambda r: r["amax"])
-    whole = recorded[~recorded["step"].isin(spoilt)]
-    whole = whole.assign(unscaled=whole["amax"] / whole["loss_scale"])
-    rows = (
-        pd.concat([whole, told], ignore_index=True).sort_values("step", kind="stable") if len(told) else whole
-    )
-    layout = tensor_layout(amax, precision)
-    tensors, kinds = list(rows["tensor"].cat.categories), list(rows["kind"].cat.categories)
-    tensor, kind = rows["tensor"].cat.codes.to_numpy(np.int64), rows["kind"].cat.codes.to_numpy(np.int64)
-    limited = np.array([[(t, k) in layout.limited for k in kinds] for t in tensors], bool)
-    place = {name: i for i, name in enumerate(layout.layers)}
-    layer = np.array([place.get(layout.owners.get(t, ""), -1) for t in tensors], np.int64)
+    steps, scales = amax["step"].to_numpy(np.int64), amax["loss_scale"].to_numpy(np.float64)
+    is_reference = amax["reference"].to_numpy(bool)
+    beyond = (amax["inf"].to_numpy() > 0) | (amax["nan"].to_numpy() > 0)
+    at_spoilt = np.isin(steps, steps[beyond & ~is_reference])
+    place = np.flatnonzero(~is_reference & ~at_spoilt)
+    unscaled = amax["amax"].to_numpy(np.float64)
+    unscaled, scales = unscaled[place] / scales[place], scales[place]
+    if at_spoilt.any():
+        told = is_reference & at_spoilt & ~np.isin(steps, steps[beyond & is_reference])
+        known = _told_frame(amax, np.flatnonzero(told), np.flatnonzero(~is_reference & at_spoilt))
+        place = np.concatenate([place, known["place"].to_numpy(np.int64)])
+        order = np.argsort(steps[place], kind="stable")
+        place = place[order]
+        unscaled = np.concatenate([unscaled, known["amax"].to_numpy(np.float64)])[order]
+        scales = np.concatenate([scales, known["loss_scale"].to_numpy(np.float64)])[order]
+    layout = layout or tensor_layout(amax, precision)
+    tensor, kind = (pd.Categorical(amax[name])[place] for name in ("tensor", "kind"))
+    limited = np.array([[(t, k) in layout.limited for k in kind.categories] for t in tensor.categories], bool)
+    number = {name: i for i, name in enumerate(layout.layers)}
+    owner = [number.get(layout.owners.get(t, ""), -1) for t in tensor.categories]
     return pd.DataFrame(
         {
-            "step": rows["step"].to_numpy(np.int64),
-            "tensor": rows["tensor"].array,
-            "kind": rows["kind"].array,
+            "step": steps[place],
+            "tensor": tensor,
+            "kind": kind,
             "layer": pd.Categorical.from_codes(
-                layer[tensor] if len(rows) else [], categories=pd.Index(layout.layers, dtype=object)
+                np.array(owner, np.int64)[tensor.codes] if len(place) else [],
+                categories=pd.Index(layout.layers, dtype=object),
             ),
-            "loss_scale": rows["loss_scale"].to_numpy(np.float64),
-            "unscaled": rows["unscaled"].to_numpy(np.float64),
-            "limited": limited[tensor, kind] if len(rows) else np.zeros(0, bool),
+            "loss_scale": scales,
+            "unscaled": unscaled,
+            "limited": limited[tensor.codes, kind.codes] if len(place) else np.zeros(0, bool),
         }
     )
+
+
+def _told_frame(amax: pd.DataFrame, references: Places, recorded: Places) -> pd.DataFrame:
+    """Return place and amax of these references, with the S of what was recorded of the same values."""
+    keys = ["step", "tensor", "kind"]
+    told = amax[[*keys, "amax"]].take(references).assign(place=references)
+    return told.merge(amax[[*keys, "loss_scale"]].take(recorded), on=keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +264,11 @@ def tensor_layout(amax: pd.DataFrame, precision: str) -> TensorLayout:
         amax: `Run.amax`.
         precision: The run's; in FP32 every tensor counts, as if a half format were to hold it.
     """
-    recorded = amax.loc[~amax["reference"].astype(bool), ["tensor", "kind", "half"]].drop_duplicates()
-    unique = list(recorded.astype({"tensor": str, "kind": str}).itertuples(index=False, name=None))
+    tensors, kinds = (pd.Categorical(amax[name]) for name in ("tensor", "kind"))
+    half, recorded = amax["half"].to_numpy(bool), np.flatnonzero(~amax["reference"].to_numpy(bool))
+    key = (tensors.codes.astype(np.int64) * len(kinds.categories) + kinds.codes) * 2 + half
+    first_seen = recorded[np.sort(np.unique(key[recorded], return_index=True)[1])]
+    unique = [(str(tensors[i]), str(kinds[i]), bool(half[i])) for i in first_seen]
     weights = {tensor for tensor, kind, _ in unique if kind == "weight_grad"}
     names = list(dict.fromkeys(tensor for tensor, _, _ in unique))
     owned = {name.rpartition(".")[0] for name in weights} or set(names)

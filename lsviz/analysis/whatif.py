@@ -179,17 +179,22 @@ def load_histograms(run: Run, *, most_rows: int = MOST_ROWS) -> Histograms:
     Raises:
         WhatIfError: No gradients were recorded.
     """
-    keys = run.exponents(columns=["step", "tensor", "kind", "reference", "loss_scale", "inf", "nan", "amax"])
-    reference = True if keys["reference"].any() else None
-    keys = keys[keys["reference"]] if reference else keys
-    steps: list[int] | None = None
-    if len(keys) > most_rows:
-        recorded = np.sort(keys["step"].unique())
-        apart = -(-len(keys) // most_rows)
-        beyond = np.where((keys["inf"] > 0) | (keys["nan"] > 0), np.inf, keys["amax"] / keys["loss_scale"])
-        largest = keys.assign(beyond=beyond).groupby(["tensor", "kind"])["beyond"].idxmax()
-        steps = sorted({*recorded[::apart].tolist(), *keys.loc[largest, "step"].tolist()})
+    is_reference = run.exponents(columns=["reference"])["reference"]
+    number = int(is_reference.sum())
+    reference = True if number else None
+    steps = _telling_steps(run, reference, most_rows) if (number or len(is_reference)) > most_rows else None
     return Histograms.of(run.exponents(steps=steps, reference=reference, columns=READ_COLUMNS))
+
+
+def _telling_steps(run: Run, reference: bool | None, most_rows: int) -> list[int]:
+    """Return evenly spread steps, and those at which a tensor has its largest value."""
+    columns = ["step", "tensor", "kind", "loss_scale", "inf", "nan", "amax"]
+    keys = run.exponents(reference=reference, columns=columns)
+    recorded = np.sort(keys["step"].unique())
+    apart = -(-len(keys) // most_rows)
+    beyond = np.where((keys["inf"] > 0) | (keys["nan"] > 0), np.inf, keys["amax"] / keys["loss_scale"])
+    largest = keys.assign(beyond=beyond).groupby(["tensor", "kind"])["beyond"].idxmax()
+    return sorted({*recorded[::apart].tolist(), *keys.loc[largest, "step"].tolist()})
 
 
 def load_references(run: Run) -> Histograms | None:

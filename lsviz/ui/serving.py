@@ -45,6 +45,8 @@ LATE: Final = ("lsviz.ui.frame.menu", "lsviz.ui.frame.admitting", "lsviz.ui.step
 async def warm_up(app: st.App) -> AsyncIterator[None]:
     """Tell what the settings in force allow, import what the pages need and draw an empty figure."""
     _tell_settings()
+    # Tables of some hundred rows are read twice as fast with words kept as Python has them.
+    pd.set_option("mode.string_storage", "python")
     for part in PARTS:
         import_module(f"lsviz.ui.{part}")
     for module in LATE:
