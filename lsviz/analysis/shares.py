@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 Column = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
 COUNTED_COLUMNS = ("step", "tensor", "kind", "reference", "loss_scale", "numel", "zero", "inf", "nan")
 """What `flushed_frame` and `layer_names` need of the exponents table."""
@@ -42,21 +43,32 @@ def flushed_frame(exponents: pd.DataFrame) -> pd.DataFrame:
     """
     if exponents.empty:
         return pd.DataFrame({name: [] for name in FLUSHED_COLUMNS})
-    keys = ["step", "tensor", "kind"]
-    is_reference = exponents["reference"].astype(bool)
-    recorded = exponents.loc[~is_reference, [*keys, "loss_scale", "numel", "zero", "inf", "nan"]]
-    reference = exponents.loc[is_reference, [*keys, "zero", "inf", "nan"]]
-    both = recorded.merge(reference, on=keys, suffixes=("", "_reference"))
-    numel, zero, inf, nan, zero_before, inf_before, nan_before = (
-        both[name].to_numpy(np.float64)
-        for name in ("numel", "zero", "inf", "nan", "zero_reference", "inf_reference", "nan_reference")
+    recorded, reference = _pairs(exponents)
+    numel, zero, inf, nan = (exponents[name].to_numpy(np.float64) for name in ("numel", "zero", "inf", "nan"))
+    numel, zero_before = numel[recorded], zero[reference]
+    lost, flushed, overflow = lost_shares(
+        numel, zero[recorded], (inf + nan)[recorded], zero_before, (inf + nan)[reference]
     )
-    lost, both["flushed"], both["overflow"] = lost_shares(
-        numel, zero, inf + nan, zero_before, inf_before + nan_before
+    kept = exponents[["step", "tensor", "kind", "loss_scale", "numel"]].take(recorded).reset_index(drop=True)
+    found = kept.assign(
+        structural_zero=zero_before / numel, lost=lost.astype(np.int64), flushed=flushed, overflow=overflow
     )
-    both["lost"] = lost.astype(np.int64)
-    both["structural_zero"] = both["zero_reference"] / both["numel"]
-    return both[FLUSHED_COLUMNS]
+    return found[FLUSHED_COLUMNS]
+
+
+def _pairs(exponents: pd.DataFrame) -> tuple[Places, Places]:
+    """Return where each tensor was recorded at a step that has its reference too, and where that stands."""
+    key = np.zeros(len(exponents), np.int64)
+    for name in ("step", "tensor", "kind"):
+        codes, values = pd.factorize(exponents[name])
+        key = key * len(values) + codes
+    is_reference = exponents["reference"].to_numpy(bool)
+    reference, recorded = np.flatnonzero(is_reference), np.flatnonzero(~is_reference)
+    known, first = np.unique(key[reference], return_index=True)
+    place = np.searchsorted(known, key[recorded])
+    there = place < len(known)
+    there[there] = known[place[there]] == key[recorded][there]
+    return recorded[there], reference[first[place[there]]]
 
 
 def lost_shares(
@@ -99,13 +111,17 @@ def total_flushed_frame(flushed: pd.DataFrame, layers: Sequence[str]) -> pd.Data
     Returns:
         Columns step, flushed; ordered by step.
     """
-    chosen = flushed[(flushed["kind"] == "activation_grad") & flushed["tensor"].isin(list(layers))]
-    if chosen.empty:
+    if flushed.empty:
         return pd.DataFrame({"step": pd.Series(dtype="int64"), "flushed": pd.Series(dtype="float64")})
-    at_risk = chosen["numel"] * (1 - chosen["structural_zero"])
-    sums = chosen.assign(at_risk=at_risk).groupby("step", as_index=False)[["lost", "at_risk"]].sum()
-    share = (sums["lost"] / sums["at_risk"].where(sums["at_risk"] > 0)).fillna(0.0)
-    return pd.DataFrame({"step": sums["step"], "flushed": share})
+    outputs = (flushed["kind"] == "activation_grad").to_numpy(bool)
+    chosen = outputs & flushed["tensor"].isin(list(layers)).to_numpy(bool)
+    lost, numel, zero = (
+        flushed[name].to_numpy(np.float64)[chosen] for name in ("lost", "numel", "structural_zero")
+    )
+    steps, at = np.unique(flushed["step"].to_numpy(np.int64)[chosen], return_inverse=True)
+    at_risk = np.bincount(at, numel * (1 - zero), minlength=len(steps))
+    share = np.bincount(at, lost, minlength=len(steps)) / np.where(at_risk > 0, at_risk, np.inf)
+    return pd.DataFrame({"step": steps, "flushed": share})
 
 
 def last_flushed(flushed: pd.DataFrame) -> dict[str, float]:

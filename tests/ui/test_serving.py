@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from lsviz.jobs.dashboard import SETTINGS
+from lsviz.ui.serving import send_at_once
 from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 from tests.serving import wait_until_served
 
@@ -137,3 +138,25 @@ def test_an_address_of_another_machine_is_refused_in_one_line(tmp_path: Path) ->
     assert done.returncode == 2
     assert done.stderr.startswith("lsviz: can't listen on '192.0.2.1', port 8517: ")
     assert done.stderr.count("\n") == 1
+
+
+def waits(connection: socket.socket) -> bool:
+    """Tell whether small packets wait for an acknowledgement of those before."""
+    return not connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_connections_do_not_hold_small_packets_back(family: socket.AddressFamily) -> None:
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with socket.socket(family) as listening:
+        try:
+            listening.bind((host, 0))
+        except OSError:
+            pytest.skip(f"this machine has no {host}")
+        listening.listen()
+        before = socket.create_connection(listening.getsockname()[:2])
+        with before, listening.accept()[0] as accepted:
+            assert waits(accepted)
+        send_at_once()
+        with socket.create_connection(listening.getsockname()[:2]), listening.accept()[0] as accepted:
+            assert not waits(accepted)
