@@ -140,11 +140,15 @@ def headroom_frame(amax: pd.DataFrame, *, precision: str, layout: TensorLayout |
         Columns step, layer (categories in backward order), loss_scale (in force), largest (unscaled),
         headroom: 15 - floor(log2 max|g|) in binades (for FP16) of the scaled value, below 0 where it
         overflowed, and unscaled_headroom, the same at S = 1: log2 of the largest S with room to spare. Layers
-        whose values are all zero are left out, and steps with Inf or NaN without a reference.
+        whose values are all zero are left out, and steps with Inf or NaN without a reference; categories hold
+        all layers that the format limits.
     """
     rows = magnitudes_frame(amax, precision, layout)
-    layers, unscaled = rows["layer"].array, rows["unscaled"].to_numpy()
-    chosen = np.flatnonzero(rows["limited"].to_numpy() & (unscaled > 0) & (layers.codes >= 0))
+    layers, limited, unscaled = rows["layer"].array, rows["limited"].to_numpy(), rows["unscaled"].to_numpy()
+    layers = layers.remove_categories(
+        [name for code, name in enumerate(layers.categories) if not (limited & (layers.codes == code)).any()]
+    )
+    chosen = np.flatnonzero(limited & (unscaled > 0) & (layers.codes >= 0))
     steps, step = np.unique(rows["step"].to_numpy()[chosen], return_inverse=True)
     cell = step * len(layers.categories) + layers.codes[chosen]
     cells, first, group = np.unique(cell, return_index=True, return_inverse=True)
@@ -228,6 +232,22 @@ def layers_headroom_frame(headroom: pd.DataFrame) -> pd.DataFrame:
             "allows": groups["unscaled_headroom"].min().to_numpy(),
         }
     )
+
+
+def all_zero_finding(headroom: pd.DataFrame) -> str:
+    """Return in one sentence which layers' gradients were zero at every step; empty where none's were.
+
+    Args:
+        headroom: `headroom_frame`.
+    """
+    layers = headroom["layer"].cat
+    number = int(len(layers.categories) - headroom["layer"].nunique())
+    if not number or headroom.empty:
+        return ""
+    seen = set(headroom["layer"].astype(str))
+    first = next(name for name in layers.categories[::-1] if name not in seen)
+    who = f"{first or 'the model'}" if number == 1 else f"{first} and {number - 1:,} more"
+    return f"{who} received zeros alone, at every step."
 
 
 def blame_finding(blame: pd.DataFrame, steps: int) -> str:

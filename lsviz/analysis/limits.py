@@ -318,6 +318,30 @@ def advice(config: RunConfig, judged: Judged) -> str:
     return f"Keep {run_label(config)}: its {scale} serves all layers of this run"
 
 
+def own_scale_finding(config: RunConfig, judged: Judged) -> str:
+    """Return in one sentence what the run's own last S cost, where it is none of those that serve.
+
+    Args:
+        config: The run's.
+        judged: `judge_run` of it, in the format that it computed in.
+
+    Returns:
+        Empty where that S serves, where nothing tells, and of runs in FP32, which have none.
+    """
+    if judged.scale_map is None or judged.found is None or config.precision == "fp32" or judged.steps.empty:
+        return ""
+    scale = float(judged.steps["loss_scale"].iloc[-1])
+    told = judged.scale_map[judged.scale_map["scale"] == scale]  # powers of two
+    if told.empty or judged.limits.censored or judged.found.serves(scale):
+        return ""
+    its = f"Its own S = {format_scale(scale)}"
+    if judged.found.most is None or scale > judged.found.most:
+        return f"{its} is too large: {judged.limits.forbids} overflows."
+    worst = told.iloc[int(told["flushed"].to_numpy().argmax())]
+    lost, most = format_percent(float(worst["flushed"])), format_percent(judged.limits.threshold)
+    return f"{its} loses {'just over ' * (lost == most)}{lost} of {worst['tensor']}'s values to a cast."
+
+
 def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | None:
     try:
         rows = load_histograms(run)

@@ -39,11 +39,10 @@ def headroom_figure(
     """
     palette = PALETTES[mode]
     layers = [str(name) for name in headroom["layer"].cat.categories][::-1]  # the lowest at the bottom
-    used = set(headroom["layer"].astype(str))
-    layers = [name for name in layers if name in used]
     near = headroom.groupby(headroom["layer"].astype(str))["headroom"].min().nsmallest(MOST_ROWS)
-    left_out = len(layers) - len(near)
-    layers = [name for name in layers if name in near.index]
+    empty = [name for name in layers if name not in near.index][: MOST_ROWS - len(near)]
+    left_out = len(layers) - len(near) - len(empty)
+    layers = [name for name in layers if name in near.index or name in empty]
     last = int(headroom["step"].max()) if len(headroom) else 0
     width = max(1, math.ceil((last + 1) / MOST_COLUMNS))
     binned = headroom.assign(column=headroom["step"] // width)
@@ -54,14 +53,16 @@ def headroom_figure(
     unmeant = ~least.columns.isin([step // width for step in meant])
     names = row_names(layers)
     columns = least.columns.to_numpy(np.int64)
-    heat = _heat(least.to_numpy(), columns * width, width, names, palette, unmeant)
+    cells = least.to_numpy()
+    heat = _heat(cells, columns * width, width, names, palette, unmeant)
+    unknown = _unknown(cells, heat, palette)
     return figure_of(
-        [heat, *_crosses(blame, layers, palette)],
+        [*unknown, heat, *_crosses(blame, layers, palette)],
         mode,
         height=ROW_HEIGHT * len(names) + 118,
         margin={"l": 24 + 7 * max(map(len, names), default=4), "r": 16, "t": 50, "b": 52},
         hovermode="closest",
-        annotations=_key(palette, left_out, framed=bottleneck in layers),
+        annotations=_key(palette, left_out, framed=bottleneck in layers, gaps=bool(unknown)),
         shapes=_frame(layers, bottleneck, last, palette),
         xaxis={
             "range": [-0.5, last + 0.5],
@@ -102,6 +103,25 @@ def _heat(
         customdata=[[name] * len(steps) for name in names],
         hovertemplate="<b>%{customdata}</b>, %{text}<extra></extra>",
     )
+
+
+def _unknown(cells: Any, heat: PlotlyTrace, palette: Palette) -> list[PlotlyTrace]:
+    """Return grey cells where there is no headroom to tell."""
+    missing = np.isnan(cells)
+    if not missing.any():
+        return []
+    same = {name: heat[name] for name in ("x", "y", "ygap", "text", "customdata")}
+    grey = faded(palette.muted, 0.3)
+    return [
+        heatmap_trace(
+            z=np.where(missing, 1.0, math.nan),
+            colorscale=[[0, grey], [1, grey]],
+            showscale=False,
+            hoverongaps=False,
+            hovertemplate="<b>%{customdata}</b>, %{text}:<br>all zero, or not known<extra></extra>",
+            **same,
+        )
+    ]
 
 
 def _range(least: Any) -> tuple[float, float]:
@@ -153,8 +173,9 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
     ]
 
 
-def _key(palette: Palette, left_out: int, *, framed: bool) -> list[dict[str, Any]]:
+def _key(palette: Palette, left_out: int, *, framed: bool, gaps: bool) -> list[dict[str, Any]]:
     words = "<b>Headroom</b> · the stronger, the nearer to overflow · × an overflow began here"
     words += " · framed: limits S" if framed else ""
+    words += " · grey: all zero, or not known" if gaps else ""
     more = f" · {left_out:,} layers with more headroom are left out" if left_out else ""
     return [{**panel_title(words + more, 1.0, palette), "yshift": 6}]

@@ -197,7 +197,6 @@ def _hover(label: str, exponent: int, share: float, hue: str) -> str:
 
 def _region_names(axis: str, columns: int, palette: Palette, fmt: FloatFormat) -> list[dict[str, Any]]:
     names = REGION_LABELS if columns == 1 else SHORT_REGION_LABELS
-    names = {**names, Region.SUBNORMAL: "sub."} if columns > 2 else names
     return [
         note(
             names[region],

@@ -11,6 +11,7 @@ import streamlit as st
 
 from lsviz.analysis.blame import (
     Bottleneck,
+    all_zero_finding,
     blame_headline,
     bottleneck_finding,
     cause_words,
@@ -44,6 +45,7 @@ _COLUMNS = {
     "fits up to S": "The largest power of two that this magnitude can be multiplied by without overflow.",
 }
 SHOWN_ROWS: Final = 8
+SKIPS_LESSON: Final = "overflow"
 TABLE_HEIGHT: Final = 320
 
 
@@ -163,7 +165,7 @@ def show_headroom(found: Examined) -> None:
 def show_skipped(found: Examined) -> None:
     """List the skipped steps, and say what they cost."""
     if found.blame.empty:
-        st.markdown(plain(found.skips))
+        st.markdown(plain(f"{found.skips} {all_zero_finding(found.headroom)}"))
         return
     # Beside the sentence: a table of few rows has no room for words at its columns.
     st.markdown(
@@ -196,6 +198,14 @@ def show_skipped(found: Examined) -> None:
         placeholder="–",
         alt=alt,
     )
+
+
+def show_next(run: Run, found: Examined) -> None:
+    """Lead on to what one asks next."""
+    with st.container(horizontal=True):
+        link_page("whatif", "Which S should I use?", {"seen": run.run_id})
+        if len(found.blame):
+            link_page("learn", "Is a skipped step a fault?", {"lesson": SKIPS_LESSON})
 
 
 def show_one_scale(found: Examined) -> None:

@@ -26,7 +26,7 @@ from lsviz.ui.text import plain
 
 _FAILED: Final = "_failed_"
 _ENDS = {
-    "finished": ("success", ":material/check_circle:", "Finished."),
+    "finished": ("info", ":material/check_circle:", "Finished."),
     "cancelled": ("warning", ":material/cancel:", "Cancelled"),
     "failed": ("error", ":material/error:", "Failed"),
     "interrupted": ("error", ":material/power_off:", "Interrupted"),

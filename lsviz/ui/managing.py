@@ -151,7 +151,7 @@ def _column_config() -> dict[str, object]:
     config = st.column_config
     return {
         "note": config.TextColumn(
-            "", help="baseline: pinned. sample: shipped with lsviz, read-only.", width=70
+            "mark", help="baseline: pinned. sample: shipped with lsviz, read-only.", width=70
         ),
         "name": config.TextColumn(width=145),
         "policy": config.TextColumn(width=170),

@@ -11,7 +11,7 @@ import streamlit as st
 from lsviz.analysis.compare import run_label
 from lsviz.analysis.findings import format_percent, format_scale
 from lsviz.analysis.gap import gap_finding, layer_gap_frame, other_format_finding, predicted_frame
-from lsviz.analysis.limits import Limits, advice, judge_run
+from lsviz.analysis.limits import Limits, advice, judge_run, own_scale_finding
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import SCALES, layer_map_frame
 from lsviz.analysis.series import run_format
@@ -79,6 +79,7 @@ class Answer:
         beside: Whether the run would have kept more in that format; empty where it computed in it.
         advice: What to do about S (`lsviz.analysis.limits.advice`).
         keeps: Whether that is to leave it as it was.
+        own: What the run's own S cost, where it does not serve.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
         spectrum: `unscaled_frame` of the layers' outputs.
@@ -95,6 +96,7 @@ class Answer:
     beside: str
     advice: str
     keeps: bool
+    own: str
     caution: str
     pooled: Histograms
     spectrum: pd.DataFrame
@@ -146,6 +148,7 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
         ),
         advice=advice(_run.config, judged),
         keeps=judged.keeps is not None,
+        own=own_scale_finding(_run.config, judged) if same else "",
         caution=rows.caution,
         pooled=pooled,
         spectrum=unscaled_frame(outputs, layers),
@@ -202,7 +205,10 @@ def show_map(answer: Answer) -> None:
     alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
     figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode(), answer.ceilings)
     show_figure(figure, "scale_map", alt, answer.frame, second=True)
-    safe = "The frame holds every S that is safe for all tensors, the dotted line the S to use. "
+    safe = (
+        "The frame holds every S that is safe: no tensor loses more than "
+        f"{format_percent(answer.found.threshold)} of its values or overflows. Dotted: the S to use. "
+    )
     st.caption(
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
         "whichever loses more) become zero; hatched: some value becomes Inf, at any step. "
@@ -332,7 +338,7 @@ def show_finding(heading: DeltaGenerator, run: Run, answer: Answer) -> None:
             note = f"{note} The flushed shares are means over the recorded steps, at each layer's output."
         else:
             st.header(plain(answer.advice))
-            st.markdown(limits)
+            st.markdown(f"{limits} {plain(answer.own)}")
         st.caption(plain(f"{run.config.task}, {run_label(run.config)}: {reason}{note}"))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import lsviz
 from lsviz.analysis.blame import (
+    all_zero_finding,
     blame_finding,
     blame_frame,
     blame_headline,
@@ -34,6 +35,7 @@ from lsviz.runs.series import AMAX_SCHEMA, OUTCOMES_SCHEMA, amax_table, outcomes
 from lsviz.training.engine import Engine
 from lsviz.training.loop import StepResult, train
 from lsviz.training.tasks.base import build_task
+from tests.analysis.test_limits import sample
 
 AT = 2
 """The step that overflows."""
@@ -371,3 +373,17 @@ def test_an_empty_run_has_no_bottleneck() -> None:
     nothing = headroom_frame(AMAX_SCHEMA.empty_table().to_pandas(), precision="fp16")
     assert bottleneck(nothing, precision="fp16") is None
     assert layers_headroom_frame(nothing).empty
+
+
+@pytest.mark.parametrize("task", ["sigmoid-mlp", "char-gpt"])
+def test_layers_with_zeros_alone_are_named(task: str) -> None:
+    amax = sample(task=task, policy="none", precision="fp16").amax()
+    own = amax[~amax["reference"] & amax["half"]]  # an embedding's gradient is not held in half
+    sums = own.groupby(own["tensor"].astype(str))["amax"].max()
+    zero = {name for name, largest in sums.items() if largest == 0}
+    found = all_zero_finding(headroom_frame(amax, precision="fp16"))
+    if task == "char-gpt":
+        assert (zero, found) == (set(), "")
+    else:
+        assert zero == {"layer1", "layer1.weight", "layer1.bias"}
+        assert found == "layer1 received zeros alone, at every step."

@@ -12,7 +12,7 @@ import torch
 
 from lsviz.analysis.blame import blame_finding, cause_words
 from lsviz.analysis.ceiling import Ceiling, find_ceiling
-from lsviz.analysis.limits import Limits, advice, find_limits, judge_run
+from lsviz.analysis.limits import Limits, advice, find_limits, judge_run, own_scale_finding
 from lsviz.analysis.onescale import one_scale_frame
 from lsviz.analysis.recommend import recommend
 from lsviz.analysis.shares import layer_names
@@ -275,3 +275,23 @@ def test_a_run_that_skipped_most_steps_says_so(tmp_path: Path) -> None:
     judged = judge_run(train_run(tmp_path, **settings, reference_every=1))
     assert judged.limits.most == 2.0**19  # by the references
     assert judged.cautions[-1].startswith("This run skipped 3 of 3 steps, so it may not have learned")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policy": "none", "precision": "fp16"}, "Its own S = 1 loses 100 % of layer1's values to a cast."),
+        ({"policy": "constant:1024"}, "Its own S = 1,024 loses just over 1 % of layer5's values to a cast."),
+        ({"policy": "gradscaler"}, ""),
+        ({"precision": "fp32"}, ""),
+    ],
+)
+def test_what_the_runs_own_s_lost_is_told(settings: dict[str, Any], words: str) -> None:
+    run = sample(task="sigmoid-mlp", **settings)
+    assert own_scale_finding(run.config, judge_run(run)) == words
+
+
+def test_an_own_s_that_is_too_large_is_told(tmp_path: Path) -> None:
+    settings = {"task": "digits-mlp", "policy": "constant:2^30", "steps": 3, "record_every": 1}
+    run = train_run(tmp_path, **settings, reference_every=1)
+    assert own_scale_finding(run.config, judge_run(run)) == "Its own S = 2³⁰ is too large: output overflows."

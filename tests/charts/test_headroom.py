@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,6 +12,7 @@ from lsviz.analysis.blame import blame_frame, headroom_frame
 from lsviz.charts.headroom import MOST_COLUMNS, headroom_figure
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.charts.theme import Mode
+from tests.analysis.test_limits import sample
 from tests.conftest import train_run
 
 
@@ -72,3 +74,16 @@ def test_pairs_are_drawn_a_row_each() -> None:
     assert "<b>90 %</b>" in texts
     assert any("could be" in text and "is" in text for text in texts)
     assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(0.2, 0.9), (0.0, 0.0)]
+
+
+def test_cells_without_headroom_are_grey_and_no_layer_lacks_its_row() -> None:
+    run = sample(task="sigmoid-mlp", policy="none", precision="fp16")
+    headroom = headroom_frame(run.amax(), precision="fp16")
+    figure = headroom_figure(headroom, headroom.head(0).assign(injected=None, tensor=None), "light")
+    grey, heat = figure.data
+    assert figure.layout.yaxis.ticktext[0] == "layer1"
+    missing = np.array(grey.z) == 1
+    assert missing[0].all(), "it received nothing"
+    assert not missing[-1].any()
+    assert np.array_equal(missing, np.isnan(np.array(heat.z, float)))
+    assert "grey: all zero, or not known" in figure.layout.annotations[0].text

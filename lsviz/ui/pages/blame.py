@@ -6,6 +6,7 @@ from lsviz.ui.blaming import (
     examine_run,
     show_finding,
     show_headroom,
+    show_next,
     show_one_scale,
     show_skipped,
     skipping_first,
@@ -30,5 +31,6 @@ found = examine_run(run)
 show_finding(heading, found)
 show_headroom(found)
 show_skipped(found)
+show_next(run, found)
 show_one_scale(found)
 show_problems([], store.list_broken(), found.problems)

@@ -50,8 +50,10 @@ except UserError as error:
 
 length = len(amax) if driven_by == LARGEST else len(steps)
 heading.header(plain(trace_finding(list(policies), list(traces.values()), length)))
+start = "S starts at 2⁸ and may grow after 4 clean steps. " if same_start else ""
 heading.caption(
-    "Shaded: an overflow, whose step is skipped. No training: each policy's own rule over the same steps."
+    "Shaded: an overflow, whose step is skipped. No training: each policy's own rule over the same steps. "
+    f"{start}Lines of the same S are drawn beside each other."
 )
 if policies and length:
     show_traces(policies, traces, length, amax)
