@@ -14,7 +14,7 @@ from lsviz.errors import UserError
 from lsviz.formats import parse_format
 from lsviz.policies import parse_number
 from lsviz.runs.reader import Run, open_run
-from lsviz.runs.store import RunStore, default_root
+from lsviz.runs.store import RunStore, default_root, samples_root
 
 if TYPE_CHECKING:
     from lsviz.analysis.whatif import Histograms
@@ -25,14 +25,15 @@ Format = Annotated[str, typer.Option("--format", help="fp16, bf16, e4m3 or e5m2.
 
 
 def find_run(name: str, runs: Path | None) -> Run:
-    """Return the run of a folder, or of an id in the folder of runs.
+    """Return the run of a folder, or of an id in the folder of runs; without one named, of a sample too.
 
     Raises:
         RunError: There is none, or it can't be read.
     """
-    return (
-        open_run(name) if Path(name, "run.json").exists() else RunStore.at(runs or default_root()).find(name)
-    )
+    if Path(name, "run.json").exists():
+        return open_run(name)
+    store = RunStore.at(default_root(), samples_root()) if runs is None else RunStore.at(runs)
+    return store.find(name)
 
 
 def whatif(

@@ -16,8 +16,12 @@ def default_root() -> Path:
 
 
 def samples_root() -> Path:
-    """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` beside the package."""
-    return Path(os.environ.get("LSVIZ_SAMPLES") or Path(__file__).resolve().parents[2] / "sample_runs")
+    """Return where the shipped runs lie: $LSVIZ_SAMPLES, or ``sample_runs`` in the package or beside it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "sample_runs"
+    return Path(
+        os.environ.get("LSVIZ_SAMPLES") or (inside if inside.is_dir() else package.parent / "sample_runs")
+    )
 
 
 def is_sample(run: Run) -> bool:
