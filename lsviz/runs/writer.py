@@ -6,6 +6,7 @@ import contextlib
 import errno
 import math
 import os
+import re
 import secrets
 import shutil
 import time
@@ -43,6 +44,8 @@ from lsviz.runs.updatecheck import UpdateRow, updates_table
 FLUSH_SECONDS: Final = 0.5
 """A live chart needs no more than two new parts a second."""
 MAX_FLUSH_SECONDS: Final = 10.0
+MAX_NAMES: Final = 1000
+"""Folders tried where one of that name is there already."""
 MAX_ROWS: Final = 20_000
 
 _TABLES: Final[dict[str, Callable[[Any], pa.Table]]] = {
@@ -344,3 +347,15 @@ class RunWriter:
 def _finite(value: float | None) -> float | None:
     """JSON has no word for NaN and Inf."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def free_path(path: Path) -> Path:
+    """Return the path, or the first of path-2, path-3, ... at which there is nothing."""
+    for number in range(2, MAX_NAMES):
+        if not path.exists():
+            return path
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()  # an empty folder was made for it
+            return path
+        path = path.with_name(f"{re.sub(r'-[0-9]+$', '', path.name) if number > 2 else path.name}-{number}")
+    raise RunExistsError(f"there are {MAX_NAMES} runs of the name {path.name!r}; give another")

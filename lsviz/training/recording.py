@@ -19,21 +19,22 @@ from torch.utils.hooks import RemovableHandle
 from lsviz.errors import UserError
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
 from lsviz.runs.schema import OWN_LOOP, State
-from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunExistsError, RunWriter, create_run
+from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunExistsError, RunWriter, create_run, free_path
 from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
 from lsviz.training.counting import stored
 from lsviz.training.engine import Engine, library_versions
 from lsviz.training.pending import PendingStep
+from lsviz.training.ranks import Contribution, Gathering, StepQueue, meet
 from lsviz.training.recorder import GradientRecorder
 from lsviz.training.scalers import ScaleReader
-from lsviz.training.watching import unwrapped, watched_modules, watched_parameters
+from lsviz.training.watching import at_the_end_of_backward, unwrapped, watched_modules, watched_parameters
 
 MAX_TALLIES: Final = 2000
 """So many counted tensors wait on their device at most: each takes 2 kB there, or 16 with rounding."""
 FLUSH_SECONDS: Final = 1.0
 """Between two parts at first; a run's parts get rarer as it gets longer."""
-MAX_NAMES: Final = 1000
-"""Folders tried where one of that name is there already."""
+POLL_SECONDS: Final = 0.05
+"""Between two looks for what another process has counted, at the end."""
 
 _PRECISIONS: Final[dict[torch.dtype, Precision]] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
@@ -56,7 +57,8 @@ def record(
 
     Every ``rec.step()`` ends a training step. Nothing that it does changes a value of the training, and
     whatever goes wrong with it (a full disk, say) ends the recording with one warning and leaves the
-    training going. Of distributed processes the first one records.
+    training going. Of distributed processes the first one writes; gradients at modules' outputs are counted
+    in all that record under the same path, and added up. Its loss is that of the first one's batch.
 
     Args:
         model: Any model; DataParallel, DistributedDataParallel and torch.compile are seen through, though
@@ -115,6 +117,8 @@ class Recording:
         self._recorder = GradientRecorder(model, modules, parameters)
         self._all_parameters = {id(p) for p in model.parameters()}
         self._writer: RunWriter | None = None
+        self._part: Contribution | Gathering | None = None
+        self._queue = StepQueue()
         self._handles: list[RemovableHandle] = []
         self._hooked: list[int] = []
         self._always: list[RemovableHandle] = []
@@ -138,12 +142,16 @@ class Recording:
 
     @property
     def active(self) -> bool:
-        """Whether it records: not before `start` and after `close`, nor where it failed."""
+        """Whether it writes: not before `start`, after `close`, where it failed, or in a later process."""
         return self._writer is not None
+
+    @property
+    def _counting(self) -> bool:
+        return self._writer is not None or isinstance(self._part, Contribution)
 
     def start(self) -> Self:
         """Make the folder and begin with the first step; ``with`` calls it."""
-        if self._writer is None and _is_first_process():
+        if not self._counting:
             self._guard(self._open)
             self._began, self._guarding = time.perf_counter(), 0.0
         return self
@@ -156,7 +164,7 @@ class Recording:
             metric: A measure on held-out data, where there is a new one.
             lr: Learning rate; by default that of the optimizer that stepped.
         """
-        if self._writer is not None:
+        if self._counting:
             started = time.perf_counter()
             self._guard(lambda: self._end_step(loss, metric, lr))
             self._began = time.perf_counter()
@@ -164,13 +172,17 @@ class Recording:
 
     def close(self, state: State = "finished", error: str | None = None) -> None:
         """Write what is left and end the run; ``with`` calls it."""
-        writer = self._writer
-        if writer is None:
+        if not self._counting:
             return
+        writer = self._writer
 
         def end() -> None:
             self._flush()
-            writer.end(state, error)
+            if writer is not None:
+                while self._queue:
+                    time.sleep(POLL_SECONDS)
+                    self._write(writer)
+                writer.end(state, error)
 
         self._guard(end)
         self._release()
@@ -201,7 +213,10 @@ class Recording:
             sys.stderr.write(message + "\n")
 
     def _release(self) -> None:
-        self._writer = None
+        if isinstance(self._part, Contribution):
+            with suppress(RuntimeError):  # the first process, which has the store, is gone
+                self._part.end()
+        self._writer = self._part = None
         self._recorder.stop()
         self._unhook_parameters()
         for handle in self._always:
@@ -209,8 +224,15 @@ class Recording:
         self._always, self._pending = [], []
 
     def _open(self) -> None:
+        self._part = meet(str(self.path))
+        self._queue = StepQueue(self._part)
+        if isinstance(self._part, Contribution):
+            self._parameters = {}  # their gradients are the same everywhere
+            self._flushed_at = time.monotonic()
+            self._begin_step()
+            return
         while True:
-            self.path = _free_path(self.path)
+            self.path = free_path(self.path)
             with suppress(RunExistsError):  # another process's, made in between: the next name
                 # Told from the first moment: nobody may take a user's process for one of ours.
                 create_run(self.path.parent, self._config(), self.path.name, engine=OWN_LOOP)
@@ -286,7 +308,7 @@ class Recording:
     def _after_gradient(self, parameter: Tensor) -> None:
         if not self._waits:
             self._waits = True
-            self._guard(lambda: _at_the_end_of_backward(self._after_backward))
+            self._guard(lambda: at_the_end_of_backward(self._after_backward))
 
     def _after_backward(self) -> None:
         self._guard(self._count_weights)
@@ -294,7 +316,7 @@ class Recording:
     def _count_weights(self) -> None:
         """Count each ``.grad`` as this backward left it: accumulated, reduced over processes, scaled."""
         self._waits = False
-        if self._writer is None or not self._counts:
+        if not self._counting or not self._counts:
             return
         self._recorder.settle()
         self._scale = self._scaling.now()
@@ -346,8 +368,7 @@ class Recording:
 
     def _flush(self) -> None:
         """Fetch what waits and hand it to the writer."""
-        writer = self._writer
-        if writer is None or not self._pending:
+        if not self._counting or not self._pending:
             return
         pending, self._pending = self._pending, []
         scales = [float(step.scale) for step in pending]
@@ -355,41 +376,23 @@ class Recording:
             CountedStep(step.number, scale, False, tuple(step.tensors))
             for step, scale in zip(pending, scales, strict=True)
         ]
-        config, precision = writer.record.config, self._precision()
-        if precision != config.precision:
-            writer.reconfigure(config.model_copy(update={"precision": precision}))
         made = exponent_rows(counted)
-        for step, scale, here, rows in zip(pending, scales, counted, made, strict=True):
-            row = step.row(scale, rows, skips=self._scaling.skips)
-            amax = [amax_rows(here, rows)] if rows else []
-            writer.append(row, rows, amax=amax, outcomes=[step.outcome(row, rows)])
-        writer.flush()
+        if isinstance(self._part, Contribution):
+            for step, rows in zip(pending, made, strict=True):
+                if rows:
+                    self._part.send(step.number, rows)
+        elif self._writer is not None:
+            self._queue.add(zip(pending, counted, made, strict=True))
+            self._write(self._writer)
         self._flushed_at = time.monotonic()
         self._interval = min(MAX_FLUSH_SECONDS, self._interval * 1.05)
 
-
-def _is_first_process() -> bool:
-    distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
-
-
-def _free_path(path: Path) -> Path:
-    """Return the path, or the first of path-2, path-3, ... at which there is nothing."""
-    for number in range(2, MAX_NAMES):
-        if not path.exists():
-            return path
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()  # an empty folder was made for it
-            return path
-        path = path.with_name(f"{re.sub(r'-[0-9]+$', '', path.name) if number > 2 else path.name}-{number}")
-    raise RecordError(f"there are {MAX_NAMES} runs of the name {path.name!r}; give another")
-
-
-def _at_the_end_of_backward(act: Callable[[], None]) -> None:
-    """Call once the backward pass in hand is over, and what others do at its end.
-
-    DistributedDataParallel puts its averaged gradients into place in such a callback of its own, which it
-    registers later than this: so this one only registers the next.
-    """
-    engine: Any = torch.autograd.Variable._execution_engine
-    engine.queue_callback(lambda: engine.queue_callback(act))
+    def _write(self, writer: RunWriter) -> None:
+        config, precision = writer.record.config, self._precision()
+        if precision != config.precision:
+            writer.reconfigure(config.model_copy(update={"precision": precision}))
+        for step, here, rows in self._queue.ready():
+            row = step.row(here.loss_scale, rows, skips=self._scaling.skips)
+            amax = [amax_rows(here, rows)] if rows else []
+            writer.append(row, rows, amax=amax, outcomes=[step.outcome(row, rows)])
+        writer.flush()

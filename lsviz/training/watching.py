@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
+import torch
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
@@ -84,3 +86,13 @@ def _refuse_idle(patterns: Sequence[str], found: dict[str, nn.Module]) -> None:
             names = [name for name in found if name]
             some = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             raise NothingWatchedError(f"modules: {pattern!r} matches none; there are {some or 'none'}")
+
+
+def at_the_end_of_backward(act: Callable[[], None]) -> None:
+    """Call once the backward pass in hand is over, and what others do at its end.
+
+    DistributedDataParallel puts its averaged gradients into place in such a callback of its own, which it
+    registers later than this: so this one only registers the next.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.queue_callback(lambda: engine.queue_callback(act))

@@ -150,7 +150,7 @@ def test_torchvisions_resnet18_is_counted_as_autograd_has_it(tmp_path: Path) -> 
 
 
 DISTRIBUTED = """
-import sys
+import sys, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -161,14 +161,21 @@ torch.manual_seed(0)
 model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 torch.manual_seed(10 + rank)  # each has a batch of its own
+outputs = []
+def look(module, inputs, output):
+    output.register_hook(lambda gradient: outputs.append(gradient.clone()))
+model.module[0].register_forward_hook(look)
 with lsviz.record(model, root / "run") as rec:
-    for _ in range(3):
+    assert rec.active == (rank == 0)
+    for step in range(3):
+        time.sleep(rank * step)  # the first one is ahead at its end
         loss = model(torch.randn(16, 4)).pow(2).mean()
         loss.backward()
         torch.save([p.grad.clone() for p in model.parameters()], root / f"grad{rank}.pt")
         optimizer.step()
         optimizer.zero_grad()
         rec.step(loss)
+torch.save(outputs, root / f"outputs{rank}.pt")
 assert rec.path.name == "run"
 torch.distributed.destroy_process_group()
 """
@@ -198,7 +205,11 @@ def test_of_distributed_processes_the_first_writes_what_all_have_averaged(tmp_pa
     for row, mine, other in zip(rows.to_dict("records"), *gradients, strict=True):
         assert torch.equal(mine, other)  # averaged
         assert_row(row, mine)
-    assert set(run.exponents(kind="activation_grad")["numel"]) == {16 * 8, 16}  # of the first's own batch
+    outputs = zip(*(torch.load(tmp_path / f"outputs{rank}.pt") for rank in range(2)), strict=True)
+    rows = run.exponents(kind="activation_grad", tensor="0").to_dict("records")
+    for row, (mine, other) in zip(rows, outputs, strict=True):
+        assert not torch.equal(mine, other)
+        assert_row(row, torch.cat([mine, other]))
 
 
 def test_a_sparse_gradient_is_recorded(tmp_path: Path) -> None:
