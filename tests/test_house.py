@@ -128,10 +128,10 @@ def test_every_sample_run_comes_from_the_makefile() -> None:
     assert "make samples" in (SAMPLES / "README.md").read_text()
 
 
-def test_the_readmes_table_is_the_shipped_result() -> None:
+def test_the_papers_table_is_the_shipped_result() -> None:
     document = load_reproduction(SAMPLES / "reproduce.json")
     assert document is not None
-    readme = (REPOSITORY / "README.md").read_text().splitlines()
+    readme = (REPOSITORY / "docs" / "paper.md").read_text().splitlines()
     frame = paper_frame(document)
     assert len(frame) == len(EXPERIMENTS)
     for row in frame.to_dict("records"):
@@ -144,10 +144,10 @@ def test_the_readmes_table_is_the_shipped_result() -> None:
     assert f"FP16 weights end at {weights}" in "\n".join(readme)
 
 
-def test_the_readme_tells_of_the_shipped_lab() -> None:
+def test_the_docs_tell_of_the_shipped_lab() -> None:
     document = load_lab(SAMPLES / "lab.json")
     assert document is not None
-    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    readme = " ".join((REPOSITORY / "docs" / "command-line.md").read_text().split())
     rows = lab_frame(document).set_index("name")
     assert (len(rows), rows["right"].sum()) == (14, 8)
     assert "fourteen ways" in readme
@@ -160,8 +160,8 @@ def test_the_readme_tells_of_the_shipped_lab() -> None:
     assert "1,024 times too strict" in rows.loc["clip before", "verdict"]
 
 
-def test_the_readmes_run_is_there() -> None:
-    (path,) = re.findall(r'open_run\("([^"]+)"\)', (REPOSITORY / "README.md").read_text())
+def test_the_run_that_the_docs_open_is_there() -> None:
+    (path,) = re.findall(r'open_run\("([^"]+)"\)', (REPOSITORY / "docs" / "record.md").read_text())
     run = lsviz.open_run(REPOSITORY / path)
     assert run.config.policy == "constant:1024"
     assert not run.exponents(tensor="layer1").empty
