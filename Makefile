@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: app test soak check bench samples clean
 
 app: $(VENV)/.installed
-	$(BIN)/lsviz dash
+	$(BIN)/lsviz dash $(if $(PORT),--port $(PORT))
 
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh

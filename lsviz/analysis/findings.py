@@ -18,6 +18,8 @@ STARVED: Final = 0.99
 NOTHING: Final = 0.9995
 """Beyond this share, what is left is nothing as people round it."""
 _SUPERSCRIPTS: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+HEAVY: Final = 0.5
+"""From this share on, of a layer's values flushed or of steps skipped, a run has not learned as it should."""
 HEALTHY: Final = 0.05
 """Up to this flushed share, we call a layer's gradient intact."""
 
@@ -157,7 +159,13 @@ def finding(runs: Sequence[RunShares]) -> str:
             kept = "all" if best.total == 0 else "nearly all" if best.total <= 0.01 else kept
             sentences.append(f"{lead_words(best)}, {kept} of the gradient survives.")
         return " ".join(sentences)
-    return "Nearly all gradients survive in every run." if len(shown) > 1 else _loss(worst)
+    if len(shown) == 1:
+        return _loss(worst)
+    most, layer, run = max(
+        ((share, layer, run) for run in shown for layer, share in run.flushed.items()), key=lambda one: one[0]
+    )
+    hit = f" {lead_words(run)}, {layer} loses most: {format_percent(most)}." if most > HEALTHY else ""
+    return f"Nearly all gradients survive in every run.{hit}"
 
 
 def _without_reference(runs: Sequence[RunShares]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from lsviz.analysis.findings import format_percent
+from lsviz.analysis.findings import HEAVY, format_percent
 from lsviz.analysis.whatif import MAX_SCALE, MIN_SCALE, Histograms, shares_at_frame
 from lsviz.formats import FloatFormat
 
@@ -137,6 +137,12 @@ def other_format_finding(
     also = f"; {saved}" if saved else ""
     if worst["actual"] <= HARMLESS and not saved:
         return told("would have changed little", worst)
+    if worst["predicted"] <= NOTICED and worst["actual"] < HEAVY and not saved:
+        kept, lost = format_percent(worst["predicted"]), format_percent(worst["actual"])
+        return (
+            f"{name} would have kept more of {worst['layer']}'s gradient ({mine} flushed {lost}, {name} "
+            f"flushes {kept}), but a loss of that size need not harm"
+        )
     if worst["predicted"] <= NOTICED:
         return told("would have helped", worst) + also
     in_part = worst["predicted"] <= worst["actual"] / 2

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from lsviz.analysis.blame import Bottleneck, blame_frame, bottleneck, headroom_frame
+from lsviz.analysis.cautions import count_steps, find_cautions
 from lsviz.analysis.ceiling import Ceiling, find_ceiling, layer_ceilings, without_steps
 from lsviz.analysis.compare import run_label
-from lsviz.analysis.findings import format_percent, format_scale
+from lsviz.analysis.findings import HEAVY, format_percent, format_scale
 from lsviz.analysis.recommend import THRESHOLD, Recommendation, recommend
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
 from lsviz.analysis.series import run_format, tensor_layout
-from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
 from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
 from lsviz.formats import FloatFormat
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
-
-FEW_STEPS: Final = 100
-FEW_RECORDED: Final = 10
-"""Of fewer steps, or recorded ones, a recommendation comes with a word of caution."""
-HEAVY: Final = 0.5
-"""From this share on, of a layer's values flushed or of steps skipped, a run has not learned as it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +91,19 @@ class Limits:
         return f"{least} and must be {self._at_most}"
 
     @property
+    def headline(self) -> str:
+        """Who limits S, in a few words without a full stop; both limits where that says too little."""
+        serves = self.most is not None and (self.low is None or self.low <= self.most)
+        if self.endless or self.forbids is None or not serves or self._boundless:
+            return self.finding
+        return f"{self.forbids} limits S: {format_scale(self.most or 0.0)} at most"
+
+    @property
     def note(self) -> str:
         """From how many steps each limit is read, in one or two sentences; empty where nothing is known."""
         words = []
-        every = f"the largest gradients of {_steps(self.every, lead='' if self.left_out else 'all ')}"
-        recorded = _steps(self.recorded, "recorded ")
+        every = f"the largest gradients of {count_steps(self.every, lead='' if self.left_out else 'all ')}"
+        recorded = count_steps(self.recorded, "recorded ")
         if self.recorded and self.every and not self.censored:
             words.append(f"The lower limit is read from {recorded}, the upper one from {every}.")
         elif self.every:
@@ -128,12 +130,8 @@ class Limits:
     def _at_most(self) -> str:
         if self.most is None:
             return f"under 2⁻¹⁰ for {self.forbids} (or it overflows)"
-        only = "" if self.every else f", going by {_steps(self.recorded, 'recorded ')},"
+        only = "" if self.every else f", going by {count_steps(self.recorded, 'recorded ')},"
         return f"at most {format_scale(self.most)}{only} for {self.forbids} (or it overflows)"
-
-
-def _steps(number: int, kind: str = "", *, lead: str = "") -> str:
-    return f"1 {kind}step" if number == 1 else f"{lead}{number:,} {kind}steps"
 
 
 def find_limits(
@@ -312,10 +310,11 @@ def advice(config: RunConfig, judged: Judged) -> str:
     _, found, _ = judged.asked
     if judged.keeps is None:
         return found.headline
-    scale = f"S = {format_scale(judged.keeps)}"
+    scale, low = f"S = {format_scale(judged.keeps)}", judged.limits.low
+    just = "just " if low is not None and 1 < low == judged.keeps else ""
     if config.policy.startswith("constant"):
-        return f"Keep {scale}: it serves all layers of this run"
-    return f"Keep {run_label(config)}: its {scale} serves all layers of this run"
+        return f"Keep {scale}: it {just}serves all layers of this run"
+    return f"Keep {run_label(config)}: its {scale} {just}serves all layers of this run"
 
 
 def own_scale_finding(config: RunConfig, judged: Judged) -> str:
@@ -339,7 +338,8 @@ def own_scale_finding(config: RunConfig, judged: Judged) -> str:
         return f"{its} is too large: {judged.limits.forbids} overflows."
     worst = told.iloc[int(told["flushed"].to_numpy().argmax())]
     lost, most = format_percent(float(worst["flushed"])), format_percent(judged.limits.threshold)
-    return f"{its} loses {'just over ' * (lost == most)}{lost} of {worst['tensor']}'s values to a cast."
+    need = "" if worst["flushed"] > HEAVY else ": that alone need not harm training"
+    return f"{its} loses {'just over ' * (lost == most)}{lost} of {worst['tensor']}'s values to a cast{need}."
 
 
 def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | None:
@@ -355,43 +355,3 @@ def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | N
     if must_ask:
         raise WhatIfError("every recorded step of this run has a fault that was injected on purpose")
     return None
-
-
-def find_cautions(
-    run: Run, found: Recommendation, *, recorded: int, steps: int, skipped: int = 0
-) -> list[str]:
-    """Return what to mind before one follows a run's recommendation, a sentence each.
-
-    Args:
-        run: Any run.
-        found: What it recommends.
-        recorded: Of how many recorded steps.
-        steps: How many it has.
-        skipped: How many of them were skipped.
-    """
-    told = []
-    if steps < FEW_STEPS or recorded < FEW_RECORDED:
-        behind = f"{_steps(recorded, 'recorded ')} of the first {steps:,}"
-        told.append(
-            f"Only {behind} stand{'s' if recorded == 1 else ''} behind this: gradients usually shrink later, "
-            "so that a longer run may need a larger S."
-        )
-    again = "with gradscaler"
-    if found.best is not None:
-        again = {"fp16": f"with S = {format_scale(found.best)}", "bf16": "in BF16"}.get(found.format, again)
-    advice = (
-        "it may not have learned, and what it would need once it learns may differ: run it once more "
-        f"{again}, and ask that run again."
-    )
-    if skipped > HEAVY * steps:
-        told.append(f"This run skipped {skipped:,} of {_steps(steps)}, so {advice}")
-    exponents = run.exponents(columns=COUNTED_COLUMNS)
-    layers = layer_names(exponents)
-    outputs = (exponents["kind"] == "activation_grad") & exponents["tensor"].isin(layers)
-    flushed = flushed_frame(exponents[outputs])
-    lost = flushed.groupby("tensor", observed=True, sort=False)["flushed"].mean()
-    if len(lost) and lost.max() > HEAVY:
-        told.append(
-            f"This run lost {format_percent(float(lost.max()))} of {lost.idxmax()}'s gradient, so {advice}"
-        )
-    return told

@@ -55,7 +55,8 @@ class Recommendation:
             A1, which has it for automatic scaling.
         upper: The tensor with the largest value, which bounds S from above.
         lower: The tensor that asks for the largest S; None where S = 2^-10 already serves all.
-        reason: Why, in two sentences.
+        grounds: What both ends of the window are read from, in a sentence.
+        room: How much of it the constant leaves free, in a sentence; empty where there is no constant.
         ceiling: What the largest gradients of every step allow, where they are known: between two recorded
             steps a gradient can be larger.
     """
@@ -68,8 +69,18 @@ class Recommendation:
     patent_bound: float | None
     upper: Limit | None
     lower: Limit | None
-    reason: str
+    grounds: str
+    room: str
     ceiling: Ceiling | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why, in two sentences."""
+        return f"{self.grounds} {self.room}".strip()
+
+    def room_at(self, scale: float) -> str:
+        """Return how much of the window another S that serves leaves free, in a sentence."""
+        return "" if self.high is None else _room(scale, self.high, self.ceiling)
 
     @property
     def most(self) -> float | None:
@@ -171,6 +182,7 @@ def recommend(
     if low is not None and high is not None and most is not None and low <= most:
         best = 1.0 if low <= 1 <= most else _best(low, high, most, margin)
     needs = _needs(lost, threshold)
+    scaled = best is not None and high is not None and best != 1
     return Recommendation(
         format=fmt.name,
         threshold=threshold,
@@ -180,7 +192,8 @@ def recommend(
         patent_bound=_patent_bound(rows.keys, fmt),
         upper=endless or upper,
         lower=needs,
-        reason=_reason(fmt, threshold, low, high, best, upper, endless, at, needs, lost, ceiling),
+        grounds=_grounds(fmt, threshold, low, high, best, upper, endless, at, needs, lost, ceiling),
+        room=_room(best, high, ceiling) if scaled and best is not None and high is not None else "",
         ceiling=ceiling,
     )
 
@@ -242,7 +255,22 @@ def _patent_bound(keys: pd.DataFrame, fmt: FloatFormat) -> float | None:
     return fmt.max_exponent - math.log2(largest) if largest > 0 else None
 
 
-def _reason(
+def _room(scale: float, high: float, ceiling: Ceiling | None) -> str:
+    """Return how many binades lie above an S in the window, in a sentence."""
+    most = _most(high, ceiling) or high
+    free = round(math.log2(most / scale))
+    if free <= 0:
+        return "The window is narrow: a dynamic policy is safer."
+    number = f"{'at least ' if most == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
+    unseen = "" if _tells_of_every_step(high, ceiling) else " for steps not recorded"
+    return f"S = {format_scale(scale)} leaves {number} free{unseen}."
+
+
+def _tells_of_every_step(high: float, ceiling: Ceiling | None) -> bool:
+    return ceiling is not None and ceiling.allows is not None and ceiling.allows <= high
+
+
+def _grounds(
     fmt: FloatFormat,
     threshold: float,
     low: float | None,
@@ -270,7 +298,7 @@ def _reason(
             f"2⁻¹⁰ on brings into {name}'s range. Use BF16, whose range is FP32's."
         )
     most = _most(high, ceiling)
-    every = ceiling is not None and ceiling.allows is not None and ceiling.allows <= high
+    every = _tells_of_every_step(high, ceiling)
     if ceiling is not None and most is None:
         return f"{_begun(ceiling.clause)}. Use BF16, whose range is FP32's."
     high = high if most is None else most
@@ -289,11 +317,7 @@ def _reason(
         need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of its values"
         if needs is not None:
             need = f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of its values"
-        free = round(math.log2(high / best))
-        number = f"{'at least ' if high == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
-        unseen = "" if every else " for steps not recorded"
-        room = f"S = {format_scale(best)} leaves {number} free{unseen}"
-        return f"{need}; {top}. {room if free else 'The window is narrow: a dynamic policy is safer'}."
+        return f"{need}; {top}."
     left = lost[lost["scale"] == high]
     worst = left.sort_values("flushed").iloc[-1]
     still = format_percent(float(worst["flushed"]))

@@ -25,6 +25,7 @@ from lsviz.charts.headroom import headroom_figure
 from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
+from lsviz.runs.store import is_sample
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
@@ -46,6 +47,10 @@ _COLUMNS = {
 }
 SHOWN_ROWS: Final = 8
 SKIPS_LESSON: Final = "overflow"
+CAST_WORDS: Final = (
+    "A cast rounds each FP32 gradient to the half format once. From the lower limit on no tensor loses more "
+    "than that share so; up to the upper one nothing becomes Inf."
+)
 TABLE_HEIGHT: Final = 320
 
 
@@ -85,15 +90,17 @@ class Examined:
 
 
 def skipping_first(runs: Sequence[Run]) -> list[Run]:
-    """Return runs with skipped steps before the others, each in their order."""
+    """Return one's own runs, then samples with skipped steps, then the others, each in their order."""
 
-    def skips(run: Run) -> bool:
+    def place(run: Run) -> int:
+        if not is_sample(run):
+            return 0
         try:
-            return run.status.skipped_steps > 0
+            return 1 if run.status.skipped_steps > 0 else 2
         except RunError:  # what is wrong with it is told once it is chosen
-            return False
+            return 2
 
-    return sorted(runs, key=lambda run: not skips(run))
+    return sorted(runs, key=place)
 
 
 def examine_run(run: Run) -> Examined:
@@ -109,7 +116,7 @@ def _examine(path: str, updated: float, _run: Run) -> Examined:
         rows, found, scale_map = judged.asked
         costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most or 0.0, judged.layer_ceilings)
         words = one_scale_finding(costs, judged.limits.forbids)
-    limits = judged.limits.finding if judged.limits.forbids else ""
+    limits = judged.limits.headline if judged.limits.forbids else ""
     headline, below = blame_headline(judged.blame, len(judged.steps), limits)
     return Examined(
         headline=headline,
@@ -134,7 +141,7 @@ def show_finding(heading: DeltaGenerator, found: Examined) -> None:
     with heading:
         st.header(plain(found.headline))
         if found.limits.forbids and found.headline != found.limits.finding:
-            st.markdown(f"{plain(found.below)} **{limits}.**")
+            st.markdown(f"{plain(found.below)} **{limits}.**", help=CAST_WORDS)
         elif found.below:
             st.markdown(plain(found.below))
         st.caption(plain(f"{bottleneck_finding(found.bottleneck)} {found.limits.note}"))

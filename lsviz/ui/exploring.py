@@ -12,6 +12,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.training.catalog import TASKS
 from lsviz.ui.links import link_page
+from lsviz.ui.text import plain
 
 if TYPE_CHECKING:
     from streamlit.delta_generator import DeltaGenerator
@@ -102,9 +103,11 @@ def show_questions(pair: Sequence[Run], runs: Sequence[Run]) -> None:
         runs: Those of that setting and then all others: the first that skipped steps tells why.
     """
     unscaled, beside = pair
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(plain(f"Ask {_short_label(beside.config)}:"), width="content")
         link_page("whatif", "Which S should I use?", {"seen": beside.run_id, "format": "FP16"})
         link_page("blame", "Which layer limits S?", {"seen": beside.run_id})
+        st.caption(plain(f"Ask {_short_label(unscaled.config)}:"), width="content")
         link_page("whatif", "Would BF16 have helped?", {"seen": unscaled.run_id, "format": "BF16"})
         skipping = next((run for run in (beside, *runs) if _skipped(run)), None)
         if skipping is not None:

@@ -108,6 +108,7 @@ def _show_links(runs: Sequence[Run], views: Sequence[RunView]) -> None:
         if alone:
             link_page("whatif", "Which S should I use?", {"seen": recorded[0]})
             link_page("blame", "Which layer limits S?", {"seen": recorded[0]})
+            link_page("whatif", "Would BF16 have helped?", {"seen": recorded[0], "format": "BF16"})
         else:
             link_page("layers", "Which layers lose what?", {"runs": ",".join(recorded)})
         for view, label in zip(views, view_labels(views), strict=True):

@@ -176,14 +176,15 @@ def show_table(read: RunSeries, replays: Replays) -> None:
     notes = {text: flushing_note(frame, read.recorded) for text, (_, frame) in replays.items()}
     if any(notes.values()):
         told = [f"{text}: {note}." for text, note in notes.items() if note]
-        st.caption("  \n".join(["Exact by its skips, and yet:", *map(plain, told)]))
+        st.caption("  \n".join(["Exact by its skips, but what it flushes differs:", *map(plain, told)]))
     for text, (one, _) in replays.items():
         if one.raised_at is not None:
             st.warning(
                 plain(f"{text} gives up at step {one.raised_at:,}: {one.stop}"), icon=":material/warning:"
             )
     first = next(iter(replays))
-    link_page("launch", f"Train with {first}", {"policy": first})
+    words = "Train without loss scaling" if first == "none" else f"Train with {first}"
+    link_page("launch", words, {"policy": first})
 
 
 def _steps(number: int) -> str:

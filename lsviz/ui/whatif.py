@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -52,6 +52,11 @@ _RANGES = (
     "The two of FP8: E4M3 from 2⁻⁹ to 448, E5M2 from 2⁻¹⁶ to 57,344."
 )
 
+_RULE = (
+    "A cast rounds each FP32 gradient to the format once. Every S between the two limits serves. The S to "
+    "use is the middle between them, two binades (doublings) or more under the upper one where there is "
+    "room: at other steps gradients may be larger."
+)
 _OFFERED = "_offered_scale"
 _COLUMNS = {
     "tensor": "A module: the gradient at its output. A parameter: its own gradient.",
@@ -78,7 +83,7 @@ class Answer:
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         beside: Whether the run would have kept more in that format; empty where it computed in it.
         advice: What to do about S (`lsviz.analysis.limits.advice`).
-        keeps: Whether that is to leave it as it was.
+        keeps: The S that is to be left as it was; None where another is to be used.
         own: What the run's own S cost, where it does not serve.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
@@ -95,12 +100,17 @@ class Answer:
     gaps: pd.DataFrame
     beside: str
     advice: str
-    keeps: bool
+    keeps: float | None
     own: str
     caution: str
     pooled: Histograms
     spectrum: pd.DataFrame
     window: pd.DataFrame
+
+    @property
+    def scale(self) -> float | None:
+        """The S to use: the run's own, where that is to be kept."""
+        return self.found.best if self.keeps is None else self.keeps
 
 
 def choose_format() -> str:
@@ -147,7 +157,7 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
             predicted, layers, judged.blame, computed=computed, cast=target, steps=len(judged.steps)
         ),
         advice=advice(_run.config, judged),
-        keeps=judged.keeps is not None,
+        keeps=judged.keeps,
         own=own_scale_finding(_run.config, judged) if same else "",
         caution=rows.caution,
         pooled=pooled,
@@ -160,7 +170,7 @@ def show_window(answer: Answer, fmt: str) -> None:
     """Draw the layers' gradients under the format's window, which a slider moves with S."""
     if answer.window.empty:
         return
-    first = nearest_scale(_asked() or answer.found.best or 1.0)
+    first = nearest_scale(_asked() or answer.scale or 1.0)
     target = parse_format(fmt)
     alt = f"Gradients of each layer's output and {target.name.upper()}'s range. " + window_finding(
         answer.window, first, target
@@ -203,7 +213,8 @@ def show_map(answer: Answer) -> None:
         )
         return
     alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
-    figure = scale_map_figure(answer.frame, answer.layers, answer.found, colour_mode(), answer.ceilings)
+    found = replace(answer.found, best=answer.scale)
+    figure = scale_map_figure(answer.frame, answer.layers, found, colour_mode(), answer.ceilings)
     show_figure(figure, "scale_map", alt, answer.frame, second=True)
     safe = (
         "The frame holds every S that is safe: no tensor loses more than "
@@ -256,7 +267,7 @@ def show_scale(answer: Answer, fmt: str) -> None:
             st.session_state["ask"] = st.session_state["ask"]  # else it is forgotten with its field
         return
     with asked:
-        _follow(format_number(answer.found.best or 1.0))
+        _follow(format_number(answer.scale or 1.0))
         text = st.text_input(
             "Loss scale S",
             key="ask",
@@ -329,6 +340,8 @@ def show_finding(heading: DeltaGenerator, run: Run, answer: Answer) -> None:
     Where the run's own S is one of those that are safe, there is nothing to change.
     """
     limits, reason = f"**{plain(answer.limits.finding)}.**", f"{answer.found.reason} "
+    if answer.keeps is not None and answer.keeps > 1:
+        reason = f"{answer.found.grounds} {answer.found.room_at(answer.keeps)} "
     note = answer.limits.note
     with heading:
         if answer.beside:
@@ -338,7 +351,7 @@ def show_finding(heading: DeltaGenerator, run: Run, answer: Answer) -> None:
             note = f"{note} The flushed shares are means over the recorded steps, at each layer's output."
         else:
             st.header(plain(answer.advice))
-            st.markdown(f"{limits} {plain(answer.own)}")
+            st.markdown(f"{limits} {plain(answer.own)}", help=_RULE)
         st.caption(plain(f"{run.config.task}, {run_label(run.config)}: {reason}{note}"))
 
 
@@ -355,7 +368,7 @@ def show_next(run: Run, answer: Answer) -> None:
     if precision not in HALF:
         st.caption(f"Nothing trains in {precision.upper()} here: a run computes in FP16, BF16 or FP32.")
         return
-    if task not in TASKS or answer.keeps or (policy is None and not answer.cautions):
+    if task not in TASKS or answer.keeps is not None or (policy is None and not answer.cautions):
         return
     policy = policy or "gradscaler"
     changed = _changed(run)

@@ -106,7 +106,7 @@ def show_cautions(cautions: Sequence[str]) -> None:
 
 def show_glossary() -> None:
     """Offer the words of the page."""
-    popover = st.popover("Glossary", icon=":material/help:", type="tertiary", help="Words and their meanings")
+    popover = st.popover("Glossary", icon=":material/help:", type="tertiary")
     with popover, st.container(height=GLOSSARY_HEIGHT, border=False):
         # One element: thirty would cost each visitor's browser thirty times what one does.
         st.markdown("\n\n".join(f"**{word}** {meaning}" for word, meaning in load_glossary().items()))

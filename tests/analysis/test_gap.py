@@ -84,7 +84,7 @@ def test_bf16_keeps_what_fp16_flushed_of_a_real_run(unscaled_run: Run) -> None:
             (0.0, 0.06),
             (0.0, 0.0),
             (0, 0),
-            "would have helped: it flushes 0 % of lower's gradient, where FP16",
+            "would have kept more of lower's gradient (FP16 flushed 6 %, ",
         ),
         ((0.0, 0.005), (0.0, 0.0), (0, 0), "not have helped: FP16 flushed at most 0.5 % of any layer's"),
         (

@@ -281,7 +281,11 @@ def test_a_run_that_skipped_most_steps_says_so(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"policy": "none", "precision": "fp16"}, "Its own S = 1 loses 100 % of layer1's values to a cast."),
-        ({"policy": "constant:1024"}, "Its own S = 1,024 loses just over 1 % of layer5's values to a cast."),
+        (
+            {"policy": "constant:1024"},
+            "Its own S = 1,024 loses just over 1 % of layer5's values to a cast: that alone need not harm "
+            "training.",
+        ),
         ({"policy": "gradscaler"}, ""),
         ({"precision": "fp32"}, ""),
     ],
@@ -295,3 +299,29 @@ def test_an_own_s_that_is_too_large_is_told(tmp_path: Path) -> None:
     settings = {"task": "digits-mlp", "policy": "constant:2^30", "steps": 3, "record_every": 1}
     run = train_run(tmp_path, **settings, reference_every=1)
     assert own_scale_finding(run.config, judge_run(run)) == "Its own S = 2³⁰ is too large: output overflows."
+
+
+def test_an_s_at_the_end_of_its_window_just_serves_and_leaves_the_most_room() -> None:
+    run = sample(task="image-fit", policy="constant:16384")
+    judged = judge_run(run)
+    _, found, _ = judged.asked
+    assert judged.keeps == judged.limits.low == 2.0**14
+    assert advice(run.config, judged) == "Keep S = 2¹⁴: it just serves all layers of this run"
+    assert found.room_at(2.0**14) == "S = 2¹⁴ leaves 12 binades free."
+    assert found.reason == f"{found.grounds} {found.room_at(found.best or 0)}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policy": "gradscaler"}, "output limits S: 2¹⁹ at most"),
+        ({"policy": "gradscaler", "task": "shapes-ssd"}, "conv1 limits S: 8,192 at most"),
+        (
+            {"policy": "none", "task": "shapes-ssd", "loss_weight": 2.0**-14},
+            "No S serves: classes_coarse loses",
+        ),
+    ],
+)
+def test_the_headline_names_who_limits_s(settings: dict[str, Any], words: str) -> None:
+    limits = judge_run(sample(**{"task": "sigmoid-mlp", **settings})).limits
+    assert limits.headline.startswith(words)

@@ -25,7 +25,7 @@ if not runs:
     )
 
 heading = st.container()
-examined = "Whose gradients are examined; runs with skipped steps come first."
+examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
 run = choose_run(skipping_first(runs), examined)
 found = examine_run(run)
 show_finding(heading, found)

@@ -47,7 +47,7 @@ with heading:
 show_spectra(views, shares, step, key="explore_spectra")
 show_pictures(views)
 st.markdown(
-    "FP16 rounds every gradient smaller than 2⁻²⁵ to zero, without a word. Multiplying the loss by S moves "
+    "FP16 rounds every gradient of 2⁻²⁵ and below to zero, without a word. Multiplying the loss by S moves "
     "all gradients up by log₂ S binades, out of that range; dividing by S before the update undoes it."
 )
 with st.container(horizontal=True):

@@ -36,6 +36,8 @@ heading.caption(
     "skips the steps that the run skipped (and flushes about as much); from then on training would have gone "
     "another way, and the line is dotted."
 )
+if run.status.live:
+    st.info("This run is still going: what stands here is of its steps so far.", icon=":material/schedule:")
 show_replays(read, replays)
 show_table(read, replays)
 show_lost(read, replays)
