@@ -93,7 +93,8 @@ class Limits:
     @property
     def headline(self) -> str:
         """Who limits S, in a few words without a full stop; both limits where that says too little."""
-        serves = self.most is not None and (self.low is None or self.low <= self.most)
+        enough = self.needs is None if self.low is None else self.low <= (self.most or 0)
+        serves = self.most is not None and enough
         if self.endless or self.forbids is None or not serves or self._boundless:
             return self.finding
         return f"{self.forbids} limits S: {format_scale(self.most or 0.0)} at most"
