@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import pandas as pd
+
 from lsviz.analysis.findings import HEAVY, format_percent, format_scale
 from lsviz.analysis.recommend import Recommendation
-from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
-from lsviz.runs.reader import Run
+from lsviz.analysis.shares import flushed_frame, layer_names
 
 FEW_STEPS: Final = 100
 FEW_RECORDED: Final = 10
@@ -15,12 +16,12 @@ FEW_RECORDED: Final = 10
 
 
 def find_cautions(
-    run: Run, found: Recommendation, *, recorded: int, steps: int, skipped: int = 0
+    exponents: pd.DataFrame, found: Recommendation, *, recorded: int, steps: int, skipped: int = 0
 ) -> list[str]:
     """Return what to mind before one follows a run's recommendation, a sentence each.
 
     Args:
-        run: Any run.
+        exponents: The run's exponents table, with COUNTED_COLUMNS.
         found: What it recommends.
         recorded: Of how many recorded steps.
         steps: How many it has.
@@ -42,7 +43,6 @@ def find_cautions(
     )
     if skipped > HEAVY * steps:
         told.append(f"This run skipped {skipped:,} of {count_steps(steps)}, so {advice}")
-    exponents = run.exponents(columns=COUNTED_COLUMNS)
     layers = layer_names(exponents)
     outputs = (exponents["kind"] == "activation_grad") & exponents["tensor"].isin(layers)
     flushed = flushed_frame(exponents[outputs])

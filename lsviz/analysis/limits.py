@@ -16,6 +16,7 @@ from lsviz.analysis.findings import HEAVY, format_percent, format_scale
 from lsviz.analysis.recommend import THRESHOLD, Recommendation, recommend
 from lsviz.analysis.scalemap import SCALES, scale_map_frame
 from lsviz.analysis.series import run_format, tensor_layout
+from lsviz.analysis.shares import COUNTED_COLUMNS
 from lsviz.analysis.whatif import Histograms, WhatIfError, load_histograms
 from lsviz.formats import FloatFormat
 from lsviz.runs.config import RunConfig
@@ -262,7 +263,8 @@ def judge_run(
     headroom = headroom_frame(amax, precision=config.precision, layout=layout)
     usual = without_steps(headroom, faults)
     ceiling = find_ceiling(headroom, blame, outcomes, target, computed=computed, left_out=faults)
-    rows = _histograms(run, faults, must_ask=must_ask)
+    exponents = run.exponents(columns=COUNTED_COLUMNS)
+    rows = _histograms(run, exponents, faults, must_ask=must_ask)
     scale_map = found = None
     if rows is not None:
         scale_map = scale_map_frame(rows, target)
@@ -289,7 +291,7 @@ def judge_run(
         ),
         cautions=[]
         if found is None
-        else find_cautions(run, found, recorded=recorded, steps=len(steps), skipped=len(blame)),
+        else find_cautions(exponents, found, recorded=recorded, steps=len(steps), skipped=len(blame)),
         measured=len(amax) > 0,
         keeps=_kept(config, steps, found) if found is not None and target == computed else None,
     )
@@ -343,9 +345,9 @@ def own_scale_finding(config: RunConfig, judged: Judged) -> str:
     return f"{its} loses {'just over ' * (lost == most)}{lost} of {worst['tensor']}'s values to a cast{need}."
 
 
-def _histograms(run: Run, faults: set[int], *, must_ask: bool) -> Histograms | None:
+def _histograms(run: Run, exponents: pd.DataFrame, faults: set[int], *, must_ask: bool) -> Histograms | None:
     try:
-        rows = load_histograms(run)
+        rows = load_histograms(run, known=exponents)
     except WhatIfError:
         if must_ask:
             raise

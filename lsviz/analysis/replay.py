@@ -102,10 +102,10 @@ def replay(policy: Policy, series: GradientSeries) -> Replay:
             skipped.append(step)
         if not reason:
             reason = facts.hole(i) or done.doubt
-            if not reason and done.skips != bool(series.skipped[i]):
+            if not reason and done.skips != facts.skipped[i]:
                 word, did = ("skips", "did not") if done.skips else ("finishes", "skipped")
                 reason = f"it {word} step {step:,}, which the recorded run {did}"
-            if not reason and own and scale != series.loss_scale[i]:
+            if not reason and own and scale != facts.loss_scale[i]:
                 reason = f"S of step {step:,} was not what this policy alone makes of the steps before"
             exact_until = step if reason else step + 1
         if done.stopped:
@@ -146,7 +146,7 @@ def _take(policy: Policy, facts: _Facts, i: int) -> _Done | None:
         doubt = doubt or doubtful
         # A loop may apply what is not finite, or skip a part of the weights: what it did, it would again.
         last = same is not None and same is facts.series.tries[i][-1]
-        skips = bool(facts.series.skipped[i]) if last else not outcome.finite
+        skips = facts.skipped[i] if last else not outcome.finite
         try:
             after = policy.update(outcome)
         except PolicyStoppedError as error:
@@ -162,6 +162,13 @@ class _Facts:
 
     def __init__(self, series: GradientSeries) -> None:
         self.series = series
+        # As lists: NumPy takes ten times as long for one number.
+        self._steps: list[int] = series.steps.tolist()
+        self._top: list[float] = series.top.tolist()
+        self._weights: list[float] = series.weights.tolist()
+        self._hopeless: list[bool] = series.hopeless.tolist()
+        self.skipped: list[bool] = series.skipped.tolist()
+        self.loss_scale: list[float] = series.loss_scale.tolist()
         self._guess = _last_known(series.top)
         limit = series.format.overflow_limit
         self._limit = limit if series.format.overflows_at_limit else math.nextafter(limit, math.inf)
@@ -173,8 +180,8 @@ class _Facts:
 
     def hole(self, i: int) -> str:
         """Return that steps before the i-th are missing, where they are."""
-        steps = self.series.steps
-        missing = int(steps[i] - steps[i - 1]) - 1 if i else int(steps[0])
+        steps = self._steps
+        missing = steps[i] - steps[i - 1] - 1 if i else steps[0]
         return f"{missing:,} steps before step {steps[i]:,} are missing from the run" if missing else ""
 
     def same(self, policy: Policy, i: int) -> Tried | None:
@@ -199,7 +206,7 @@ class _Facts:
         if policy.needs_amax:
             amax = same.amax if same is not None else None
             if amax is None:
-                amax = float(self.series.weights[i]) if finite else math.inf
+                amax = self._weights[i] if finite else math.inf
                 doubt = doubt or (self._seen_in_part() if finite else "")
             if math.isnan(amax):
                 amax, doubt = None, doubt or self._unknown(i)
@@ -214,21 +221,22 @@ class _Facts:
     def _finite(self, policy: Policy, i: int) -> tuple[bool, str]:
         """Return whether a step would be finite at another S than the run's."""
         scale, tries = policy.loss_scale, self.series.tries[i]
-        if self.series.hopeless[i]:
+        if self._hopeless[i]:
             return False, ""
-        whole = [tried for tried in tries if tried.scales is None]
-        if any(tried.finite and scale <= tried.loss_scale for tried in whole):
-            return True, ""
-        if any(not tried.finite and scale >= tried.loss_scale for tried in whole):
-            return False, ""
-        top = float(self.series.top[i])
+        for tried in tries:
+            if tried.scales is None and tried.finite and scale <= tried.loss_scale:
+                return True, ""
+        for tried in tries:
+            if tried.scales is None and not tried.finite and scale >= tried.loss_scale:
+                return False, ""
+        top = self._top[i]
         doubt = self._unknown(i) if math.isnan(top) else self._seen_in_part()
         return not self._overflows(scale * (self._guess[i] if math.isnan(top) else top)), doubt
 
     def _large_share(self, policy: Policy, i: int, *, finite: bool) -> tuple[float, str]:
         """Let the step's largest weight gradient stand for all of them, as far as one value counts."""
         limit = policy.large_value or math.inf
-        largest = float(self.series.weights[i]) * policy.loss_scale
+        largest = self._weights[i] * policy.loss_scale
         if finite and (math.isnan(largest) or self.series.partial):
             return float(largest >= limit), self._seen_in_part() or self._unknown(i)
         if finite and largest < limit:
@@ -247,8 +255,8 @@ class _Facts:
             return Outcome(True), "no layer's largest gradients were recorded"
         finite = self._layers_finite(policy, i)
         doubt = self._unknown(i) if np.isnan(self.series.own[i]).any() else self._seen_in_part()
-        if self.series.hopeless[i]:
-            step = self.series.steps[i]
+        if self._hopeless[i]:
+            step = self._steps[i]
             doubt = doubt or f"where the Inf or NaN of step {step:,} began is not known layer by layer"
             finite = {self.series.layers[0]: False}
         return Outcome(all(finite.values()), layers=finite), doubt

@@ -33,9 +33,8 @@ def scale_map_frame(rows: Histograms, fmt: FloatFormat) -> pd.DataFrame:
     number, names = tensors.ngroup().to_numpy(), tensors.first().index.to_frame(index=False)
 
     def of_tensors(counts: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        sums: npt.NDArray[np.float64] = np.zeros(len(names))
-        np.add.at(sums, number, counts)
-        return sums
+        weights = np.asarray(counts, np.float64)
+        return np.bincount(number, weights, minlength=len(names)).astype(np.float64)
 
     numel = of_tensors(pooled.keys["numel"])
     at_risk = numel - of_tensors(pooled.keys["zero"])

@@ -166,7 +166,7 @@ class Histograms:
         return Histograms(keys, added(self.counts), added(self.ones), past, self.censored)
 
 
-def load_histograms(run: Run, *, most_rows: int = MOST_ROWS) -> Histograms:
+def load_histograms(run: Run, *, most_rows: int = MOST_ROWS, known: pd.DataFrame | None = None) -> Histograms:
     """Return what of a run's folder there is to ask.
 
     Of many rows, evenly spread steps are read, and those at which a tensor has its largest value, so that
@@ -175,11 +175,12 @@ def load_histograms(run: Run, *, most_rows: int = MOST_ROWS) -> Histograms:
     Args:
         run: Any run.
         most_rows: From so many on.
+        known: The run's exponents table, with any columns beside ``reference``, where it was read already.
 
     Raises:
         WhatIfError: No gradients were recorded.
     """
-    is_reference = run.exponents(columns=["reference"])["reference"]
+    is_reference = (run.exponents(columns=["reference"]) if known is None else known)["reference"]
     number = int(is_reference.sum())
     reference = True if number else None
     steps = _telling_steps(run, reference, most_rows) if (number or len(is_reference)) > most_rows else None

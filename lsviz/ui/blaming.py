@@ -111,7 +111,7 @@ def examine_run(run: Run) -> Examined:
 @st.cache_resource(max_entries=12, show_spinner="Reading the run")
 def _examine(path: str, updated: float, _run: Run) -> Examined:
     judged = judge_run(_run, must_ask=False)
-    costs, words = one_scale_frame(pd.DataFrame({"scale": [], "overflow": []}), []), ""
+    costs, words = pd.DataFrame(columns=["saved"]), ""
     if judged.rows is not None and not judged.rows.censored:
         rows, found, scale_map = judged.asked
         costs = one_scale_frame(scale_map, layer_names(rows.keys), found.most or 0.0, judged.layer_ceilings)
