@@ -65,14 +65,19 @@ def export(
     run: RunName,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="The zip to write; of csv and parquet, a folder for the tables."),
+        typer.Option("-o", "--out", help="The zip to write; of every other format, a folder for its files."),
     ],
     fmt: Annotated[
-        str, typer.Option("--format", help="zip (for lsviz import), csv or parquet (tables).")
+        str,
+        typer.Option(
+            "--format",
+            help="zip (for lsviz import), csv or parquet (tables), tensorboard (an event file), "
+            "wandb (an offline run, for wandb sync).",
+        ),
     ] = "zip",
     runs: Runs = None,
 ) -> None:
-    """Write a run to a zip that another lsviz imports, or its tables for other programs."""
+    """Write a run to a zip that another lsviz imports, or for other programs."""
     from lsviz.runs.exchange import save_tables, save_zip
 
     found = find_run(run, runs)
@@ -81,11 +86,23 @@ def export(
 
         live_status(found)  # marks one whose process died as ended
         save_zip(found, out)
-        print(out.resolve())
+        written = [out]
+    elif fmt in ("tensorboard", "wandb"):
+        written = [_save_dashboard(found, fmt, out)]
     else:
-        for path in save_tables(found, fmt, out):
-            print(path.resolve())
+        written = save_tables(found, fmt, out)
+    for path in written:
+        print(path.resolve())
     tell_problems(found)
+
+
+def _save_dashboard(run: Run, fmt: str, out: Path) -> Path:
+    from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame
+    from lsviz.runs.eventfiles import save_events
+    from lsviz.runs.wandbfiles import save_wandb
+
+    save = save_events if fmt == "tensorboard" else save_wandb
+    return save(run, flushed_frame(run.exponents(columns=COUNTED_COLUMNS)), out)
 
 
 def import_runs(
