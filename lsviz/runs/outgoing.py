@@ -24,8 +24,8 @@ ABOUT: Final = (
     "Histograms called `exponent/...` are of exponents: x is floor(log2 |g|) of a gradient g, one bucket a "
     "binade, scaled by the loss scale S as it was in backward (FP16 holds -24 to 15). Those called "
     "`exponent_fp32/...` are of the same gradients in FP32 with S = 1, the reference. What has no exponent "
-    "stands beside them as a share of all values: `zero/...`, `inf/...`, `nan/...`. `flushed/...` is the share "
-    "of the reference's non-zero values that are zero in FP16."
+    "stands beside them as a share of all values: `zero/...`, `inf/...`, `nan/...`. `flushed/...` is the "
+    "share of the reference's non-zero values that are zero in FP16."
 )
 PREFIX: Final = {False: "exponent", True: "exponent_fp32"}
 """The first part of a histogram's tag, of what was recorded and of its reference."""
