@@ -141,7 +141,7 @@ def import_runs(
             reasons = [str(error)]
         for run in came:
             if run.record.source:
-                print_error(run.record.source)
+                print_error(f"note: {run.record.source}")
             print(run.path.resolve())
         for reason in reasons:
             print_error(reason)

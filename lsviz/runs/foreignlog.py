@@ -19,6 +19,10 @@ from lsviz.runs.schema import Kind
 MAX_LOG_BYTES: Final = 200_000_000
 """Of one event file, or of all in one folder: a minute of reading."""
 MAX_JSON_BYTES: Final = 100_000_000
+"""Of a log with an object a line."""
+MAX_LIST_BYTES: Final = 32_000_000
+"""Of a log that is one list, which is decoded at once."""
+MAX_LINE: Final = 1_000_000
 MAX_FILES: Final = 1_000
 """Event files in a log folder and all that lie in it."""
 MAX_LOGS: Final = 100

@@ -93,7 +93,7 @@ def _notes(log: ForeignLog, scaling: Scaling, gradients: Gradients) -> list[str]
 def _config(log: ForeignLog, scaling: Scaling, steps: list[int], name: str) -> RunConfig:
     recorded = sorted({g.step for g in log.gradients})
     gaps = [after - before for before, after in pairwise(recorded)]
-    stem = re.sub(r"\.(json|jsonl|ndjson|log|txt)$", "", name.lower())
+    stem = re.sub(r"\.(json|jsonl|ndjson|log|txt)$|^events\.out\.tfevents.*", "", name.lower())
     return RunConfig.build(
         task=re.sub(r"[^a-z0-9_.-]+", "-", stem).lstrip("_.-")[:64] or "log",
         policy=_policy(scaling.scales),

@@ -19,7 +19,7 @@ from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 
 _HEAD: Final = 4096
-_KNOWN: Final = "a zip of lsviz export, a TensorBoard event file or a JSON log"
+_KNOWN: Final = "neither a zip of lsviz export nor a TensorBoard event file nor a JSON log"
 
 
 def import_file(
@@ -51,7 +51,7 @@ def import_file(
         except UserError as error:
             raise ExchangeError(f"{name!r} is no log that can be taken in: {error}") from None
     if not head.startswith(b"PK"):
-        raise ExchangeError(f"{name!r} is no exported run: it is neither {_KNOWN}")
+        raise ExchangeError(f"{name!r} is no exported run: it is {_KNOWN}")
     return import_bundle(file, store, name)
 
 
