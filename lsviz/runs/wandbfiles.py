@@ -44,6 +44,7 @@ def save_wandb(run: Run, flushed: pd.DataFrame, folder: Path) -> Path:
         mode="offline",
         console="off",
         silent=True,
+        host="lsviz",
         disable_git=True,
         disable_code=True,
         x_disable_meta=True,
