@@ -67,13 +67,12 @@ def read_json_log(file: IO[bytes]) -> ForeignLog:
     log.columns = {column: {} for column in chosen}
     for row in rows:
         _take(log, row, step_key, chosen)
-    log.columns = {column: told for column, told in log.columns.items() if told}
     log.notes.append("Taken: " + ", ".join(f"{column} from {key}" for column, key in chosen.items()) + ".")
     return log
 
 
 def _take(log: ForeignLog, row: _Row, step_key: str, chosen: dict[str, str]) -> None:
-    told = {column: row.told[key] for column, key in chosen.items() if row.told.get(key) is not None}
+    told = {column: row.told[key] for column, key in chosen.items() if key in row.told}
     if not told:
         return  # an object of other things, as of an evaluation
     step = row.told.get(step_key)
@@ -140,8 +139,10 @@ def _row(where: str, number: int, row: Any, others: dict[str, None]) -> _Row:
         raise ForeignLogError(f"{where} {number:,} is no object; {_RIGHT} is needed")
     told: dict[str, Any] = {}
     for key, value in row.items():
+        if value is None:
+            continue
         if key in STEP_KEYS or _is_column(key):
-            told[key] = value if isinstance(value, int | float | None) else _short(value)
+            told[key] = value if isinstance(value, int | float) else _short(value)
         elif len(others) <= _KEYS_TOLD:
             others[key] = None
     return _Row(where, number, told)

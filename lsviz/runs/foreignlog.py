@@ -141,17 +141,21 @@ def _carried(told: dict[int, float], steps: list[int]) -> list[float]:
 def _told_overflows(log: ForeignLog, steps: list[int]) -> list[bool | None]:
     said, norms = log.values("skipped", steps), log.values("grad_norm", steps)
     return [
-        bool(skipped) if skipped is not None else None if norm is None else not math.isfinite(norm)
+        bool(skipped) if skipped is not None else None if norm is None or math.isfinite(norm) else True
         for skipped, norm in zip(said, norms, strict=True)
     ]
 
 
 def _is_read_late(scales: list[float], told: list[bool | None]) -> bool:
+    """Return whether S falls with an overflow rather than after it; the last step can't tell which.
+
+    Before the first step nothing is known: there, an S that does not fall afterwards had fallen already.
+    """
     with_it = after_it = 0
-    for i, overflowed in enumerate(told):
+    for i, overflowed in enumerate(told[:-1]):
         if overflowed:
+            falls = scales[i + 1] < scales[i]
             fell = i > 0 and scales[i] < scales[i - 1]
-            falls = i + 1 < len(scales) and scales[i + 1] < scales[i]
-            with_it += fell and not falls
-            after_it += falls and not fell
+            with_it += (fell or i == 0) and not falls
+            after_it += falls and not fell and not told[i + 1]  # a fall at the next may be that one's own
     return with_it > after_it
