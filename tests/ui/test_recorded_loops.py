@@ -73,6 +73,9 @@ def test_a_page_of_one_run_takes_each(page: str, which: int, imported: list[str]
 def test_pages_say_what_an_imported_run_was_made_of(imported: list[str]) -> None:
     for app in (open_page("compare", runs=",".join(imported)), open_page("runs", marked=imported[0])):
         assert "Counts are approximate" in words(app)
+    app = open_page("compare", runs=imported[0])
+    assert "Gradients of each weight, step" in words(app)
+    assert "Zero among the gradient values: 0 %" in words(app)
     assert "Made of a JSON log" in words(open_page("compare", runs=",".join(imported)))
 
 
