@@ -117,7 +117,7 @@ def test_logs_of_others_come_in(tmp_path: Path, capsys: Output) -> None:
     assert open_run(path).steps()["loss_scale"].tolist() == [8.0]
     note, wrong = told.err.splitlines()
     assert note.startswith("lsviz: note: Made of a JSON log.")
-    assert "scale is S: it must be a positive number, got 0" in wrong
+    assert "scale is S: it must be a positive number of FP32, got 0" in wrong
     assert list(runs.iterdir()) == [Path(path)]
     assert main(["import", files[0], "--gradients", "halved"]) == 2
     assert "choose one of: unscaled, scaled" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from lsviz.runs.foreignlog import (
     MAX_TAG,
     ForeignLog,
     ForeignLogError,
+    is_scale,
 )
 from lsviz.runs.lognames import choose_columns, column_of
 
@@ -95,8 +96,8 @@ def _number(value: Any, column: str, key: str, row: _Row) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if column == "loss_scale" and not (math.isfinite(number) and number > 0):
-        raise row.error(f": {key} is S: it must be a positive number, got {_shown(value)}")
+    if column == "loss_scale" and not is_scale(number):
+        raise row.error(f": {key} is S: it must be a positive number of FP32, got {_shown(value)}")
     if column == "skipped" and "inf" not in key and number not in (0.0, 1.0):
         raise row.error(f": {key} must be 0 or 1 (false or true) of this step alone, got {_shown(value)}")
     return number

@@ -27,6 +27,7 @@ from lsviz.runs.foreignlog import (
     ForeignLog,
     ForeignLogError,
     LoggedGradient,
+    is_scale,
 )
 from lsviz.runs.lognames import choose_columns, column_of, gradient_of
 
@@ -171,8 +172,10 @@ def _log_of(tally: _Tally, reader: EventReader) -> ForeignLog:
     log.times = tally.times
     if not log.gradients and not {"loss", "loss_scale"} & log.columns.keys():
         raise ForeignLogError(_reason(tally))
-    if any(not (math.isfinite(s) and s > 0) for s in log.columns.get("loss_scale", {}).values()):
-        raise ForeignLogError(f"{ascii(chosen['loss_scale'])[:80]} is S: it must be a positive number")
+    if not all(map(is_scale, log.columns.get("loss_scale", {}).values())):
+        raise ForeignLogError(
+            f"{ascii(chosen['loss_scale'])[:80]} is S: it must be a positive number of FP32"
+        )
     if chosen:
         log.notes.append(
             "Taken: " + ", ".join(f"{column} from {tag}" for column, tag in chosen.items()) + "."

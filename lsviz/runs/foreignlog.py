@@ -33,15 +33,23 @@ MAX_RECORD: Final = 4_000_000
 MAX_VALUES: Final = 5_000_000
 """Numbers, histograms and all else in the events of one log."""
 MAX_TAGS: Final = 20_000
-MAX_TAG: Final = 300
+MAX_TAG: Final = 250
+"""Characters; of a tensor's name a run takes 1,000 bytes."""
 MAX_HISTOGRAMS: Final = 200_000
 MAX_BUCKETS: Final = 20_000
 MAX_COUNT: Final = 2**32 - 1
 """Of values in one bin, as a run's table holds them."""
+MIN_SCALE: Final = 2.0**-126
+MAX_SCALE: Final = 2.0**127
 
 
 class ForeignLogError(UserError):
     """A log can't be taken in; the message says what is wrong and what would be right."""
+
+
+def is_scale(value: float) -> bool:
+    """Return whether a number can be S: it and 1/S are normal FP32 numbers."""
+    return MIN_SCALE <= value <= MAX_SCALE
 
 
 @dataclass(frozen=True, slots=True)

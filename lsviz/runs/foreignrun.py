@@ -61,7 +61,7 @@ def write_run(log: ForeignLog, store: RunStore, name: str, gradients: Gradients 
             engine=OWN_LOOP,
             whole=not log.gradients,
             metric_name="metric" if "metric" in log.columns else None,
-            source=" ".join([f"Made of {log.source}.", *_notes(log, scaling, gradients)]),
+            source=showable(" ".join([f"Made of {log.source}.", *_notes(log, scaling, gradients)])),
         )
         with RunWriter(made, open_ended=True) as writer:
             _write_rows(writer, log, steps, scaling, gradients, config)

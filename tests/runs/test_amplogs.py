@@ -187,7 +187,7 @@ def test_every_column_is_taken_and_what_is_missing_stays_empty(tmp_path: Path) -
         ),
         (b'{"step": 1, "loss": "0.5"}', "line 1: loss must be a number, got '0.5'"),
         (b'{"step": 1, "loss": {"a": 1}}', "line 1: loss must be a number, got"),
-        (b'{"step": 1, "scale": 0}', "line 1: scale is S: it must be a positive number, got 0"),
+        (b'{"step": 1, "scale": 0}', "line 1: scale is S: it must be a positive number of FP32, got 0"),
         (b'{"step": 1, "scale": -8}', "got -8"),
         (b'{"step": 1, "scale": NaN}', "got nan"),
         (b'{"step": 1, "scale": 1e999}', "got inf"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import random
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from lsviz.policies import parse_policy
 from lsviz.runs import eventlogs, eventrecords
 from lsviz.runs.eventfiles import save_events
 from lsviz.runs.incoming import import_file, import_path
+from lsviz.runs.inspection import inspect_folder
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import OWN_LOOP
 from lsviz.runs.store import RunStore
@@ -289,8 +292,14 @@ def lying_length() -> bytes:
         (lambda: event_file(b"\xff" * 20), "a record of it is no event"),
         (lambda: event_file(event(-1, number("loss", 1))), "step -1 is not from 0 to 999,999"),
         (lambda: event_file(event(10**6, number("loss", 1))), "step 1,000,000 is not from 0"),
-        (lambda: event_file(event(0, number("scale", 0))), "'scale' is S: it must be a positive number"),
-        (lambda: event_file(event(0, number("scale", np.inf))), "'scale' is S: it must be a positive number"),
+        (
+            lambda: event_file(event(0, number("scale", 0))),
+            "'scale' is S: it must be a positive number of FP32",
+        ),
+        (
+            lambda: event_file(event(0, number("scale", np.inf))),
+            "'scale' is S: it must be a positive number of FP32",
+        ),
         (lambda: event_file(event(0, histogram([1, 0], [1, 1]))), "its buckets are not in order"),
         (lambda: event_file(event(0, histogram([0, np.nan], [1, 1]))), "its buckets are not in order"),
         (lambda: event_file(event(0, histogram([0, 1], [1]))), "3 ends of 1 buckets"),
@@ -314,6 +323,33 @@ def test_what_is_wrong_is_told_and_nothing_stays(
     assert str(told.value).startswith("'events' can't be taken in: ")
     assert "\n" not in str(told.value)
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_spoilt_event_is_taken_in_or_told_in_one_line(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    told: set[str] = set()
+    taken = 0
+    whole = [event(i, number("loss", 1.0), histogram([0.5, 0.54, 0.58], [0, 3, 4])) for i in range(3)]
+    for _ in range(150):
+        spoilt = bytearray(whole[1])
+        for _ in range(chance.choice((1, 3))):
+            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+        try:
+            (run,), _ = import_file(
+                io.BytesIO(event_file(whole[0], bytes(spoilt), whole[2])), RunStore.at(tmp_path)
+            )
+        except UserError as error:
+            told.add(str(error))
+            left = list(tmp_path.iterdir())
+            assert left == []
+        else:
+            inspect_folder(run.path)
+            assert {0, 2} <= set(run.steps()["step"])
+            shutil.rmtree(run.path)
+            taken += 1
+    assert taken > 10
+    assert len(told) > 2
+    assert not any("\n" in line for line in told)
 
 
 @pytest.mark.parametrize(
