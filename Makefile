@@ -24,7 +24,6 @@ check: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check tensorboard
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.counting
 	$(BIN)/python -m benchmarks.recorder

@@ -65,14 +65,19 @@ def export(
     run: RunName,
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", help="The zip to write; of csv and parquet, a folder for the tables."),
+        typer.Option("-o", "--out", help="The zip to write; of every other format, a folder for its files."),
     ],
     fmt: Annotated[
-        str, typer.Option("--format", help="zip (for lsviz import), csv or parquet (tables).")
+        str,
+        typer.Option(
+            "--format",
+            help="zip (for lsviz import), csv or parquet (tables), tensorboard (an event file), "
+            "wandb (an offline run, for wandb sync).",
+        ),
     ] = "zip",
     runs: Runs = None,
 ) -> None:
-    """Write a run to a zip that another lsviz imports, or its tables for other programs."""
+    """Write a run to a zip that another lsviz imports, or for other programs."""
     from lsviz.runs.exchange import save_tables, save_zip
 
     found = find_run(run, runs)
@@ -81,40 +86,62 @@ def export(
 
         live_status(found)  # marks one whose process died as ended
         save_zip(found, out)
-        print(out.resolve())
+        written = [out]
+    elif fmt in ("tensorboard", "wandb"):
+        written = [_save_dashboard(found, fmt, out)]
     else:
-        for path in save_tables(found, fmt, out):
-            print(path.resolve())
+        written = save_tables(found, fmt, out)
+    for path in written:
+        print(path.resolve())
     tell_problems(found)
+
+
+def _save_dashboard(run: Run, fmt: str, out: Path) -> Path:
+    from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame
+    from lsviz.runs.eventfiles import save_events
+    from lsviz.runs.wandbfiles import save_wandb
+
+    save = save_events if fmt == "tensorboard" else save_wandb
+    return save(run, flushed_frame(run.exponents(columns=COUNTED_COLUMNS)), out)
 
 
 def import_runs(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Zips that lsviz export or the page Runs wrote; run folders."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Zips that lsviz export or the page Runs wrote; run folders; TensorBoard's event files and "
+            "log folders; logs of torch.amp in JSON, a list of objects or an object a line.",
+        ),
     ],
     runs: Annotated[Path | None, typer.Option(help="Folder that the runs go into.")] = None,
+    gradients: Annotated[
+        str,
+        typer.Option(
+            help="Histograms of gradients in event files: unscaled (logged after scaler.unscale_ or "
+            "scaler.step) or scaled (straight after backward)."
+        ),
+    ] = "unscaled",
 ) -> None:
-    """Take in exported runs; one whose id is taken gets a fresh one."""
-    from lsviz.runs.bundle import import_bundle
-    from lsviz.runs.exchange import import_folder
+    """Take in exported runs and logs of other programs; one whose id is taken gets a fresh one."""
+    from lsviz.runs.foreignrun import GRADIENTS
+    from lsviz.runs.incoming import import_path
 
+    if gradients not in GRADIENTS:
+        raise UserError(f"unknown gradients {gradients!r}; choose one of: {', '.join(GRADIENTS)}")
     store = RunStore.at(runs or default_root(), samples_root())
     wrong: list[str] = []
     for path in files:
+        came: list[Run] = []
         try:
-            came: list[Run] = []
-            reasons: list[str] = []
-            if path.is_dir():
-                came = [import_folder(path, store)]
-            else:
-                with path.open("rb") as file:
-                    came, reasons = import_bundle(file, store, path.name)
+            came, reasons = import_path(path, store, gradients)
         except OSError as error:
-            came, reasons = [], [f"can't read {str(path)!r}: {error.strerror}"]
+            reasons = [f"can't read {str(path)!r}: {error.strerror}"]
         except UserError as error:
-            came, reasons = [], [str(error)]
+            reasons = [str(error)]
         for run in came:
+            if run.record.source:
+                print_error(f"note: {run.record.source}")
             print(run.path.resolve())
         for reason in reasons:
             print_error(reason)

@@ -90,6 +90,39 @@ def test_a_run_goes_out_and_comes_in(run: Run, tmp_path: Path, capsys: Output) -
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_run_goes_to_dashboards_of_others(run: Run, tmp_path: Path, capsys: Output) -> None:
+    out = tmp_path / "out"
+    assert main(["export", run.run_id, "--format", "tensorboard", "--out", str(out)]) == 0
+    (written,) = capsys.readouterr().out.splitlines()
+    assert Path(written).parent == out / run.run_id
+    assert "tfevents" in written
+    assert main(["export", run.run_id, "--format", "wandb", "--out", str(out)]) == 0
+    (written,) = capsys.readouterr().out.splitlines()
+    assert list(Path(written).glob("*.wandb"))
+    (tmp_path / "file").write_text("in the way")
+    for fmt in ("tensorboard", "wandb"):
+        assert main(["export", run.run_id, "--format", fmt, "--out", str(tmp_path / "file")]) == 2
+        told = capsys.readouterr()
+        assert (told.out, len(told.err.splitlines())) == ("", 1)
+
+
+def test_logs_of_others_come_in(tmp_path: Path, capsys: Output) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 1, "scale": 8}\n')
+    (tmp_path / "bad.jsonl").write_text('{"step": 0, "loss": 1, "scale": 0}\n')
+    runs = tmp_path / "runs"
+    files = [str(tmp_path / name) for name in ("log.jsonl", "bad.jsonl")]
+    assert main(["import", *files, "--runs", str(runs)]) == 2
+    told = capsys.readouterr()
+    (path,) = told.out.splitlines()
+    assert open_run(path).steps()["loss_scale"].tolist() == [8.0]
+    note, wrong = told.err.splitlines()
+    assert note.startswith("lsviz: note: Made of a JSON log.")
+    assert "scale is S: it must be a positive number of FP32, got 0" in wrong
+    assert list(runs.iterdir()) == [Path(path)]
+    assert main(["import", files[0], "--gradients", "halved"]) == 2
+    assert "choose one of: unscaled, scaled" in capsys.readouterr().err
+
+
 def test_list_shows_names_and_tags(run: Run, capsys: Output) -> None:
     set_labels(run, Labels.build(name="名 " * 20, tags=["a", "b"], pinned=True))
     assert main(["list"]) == 0

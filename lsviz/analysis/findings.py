@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from lsviz.analysis.shares import flushed_frame, total_flushed_frame
+from lsviz.analysis.shares import flushed_frame, shown_rows, total_flushed_frame
 from lsviz.runs.config import RunConfig
 
 STARVED: Final = 0.99
@@ -85,9 +85,9 @@ def run_shares(
         layers: Which tensors count.
         by_layer: `flushed_frame` of that table, where it is known already.
     """
-    here = _outputs_at(exponents, step)
+    here = shown_rows(exponents, step)
     recorded = here[~here["reference"].to_numpy(bool)]
-    flushed = flushed_frame(here) if by_layer is None else _outputs_at(by_layer, step)
+    flushed = flushed_frame(here) if by_layer is None else shown_rows(by_layer, step)
     total = total_flushed_frame(flushed, layers)
     lost = dict(zip(flushed["tensor"], flushed["flushed"], strict=True))
     gone = dict(zip(flushed["tensor"], flushed["overflow"], strict=True))
@@ -102,12 +102,6 @@ def run_shares(
         zero=float(recorded["zero"].sum() / numel) if (numel := recorded["numel"].sum()) else None,
         task=config.task,
     )
-
-
-def _outputs_at(frame: pd.DataFrame, step: int) -> pd.DataFrame:
-    wanted = (frame["step"].to_numpy() == step) & (frame["kind"].to_numpy() == "activation_grad")
-    found: pd.DataFrame = frame[wanted]
-    return found
 
 
 def format_percent(share: float) -> str:

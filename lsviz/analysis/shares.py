@@ -105,6 +105,24 @@ def layer_names(exponents: pd.DataFrame) -> list[str]:
     return layers or recorded
 
 
+def shown_rows(frame: pd.DataFrame, step: int) -> pd.DataFrame:
+    """Return the rows of a step that pictures show: of outputs, or of weights where no outputs were recorded.
+
+    Args:
+        frame: The exponents table, `flushed_frame`, or part of either.
+        step: The step.
+    """
+    here = frame["step"].to_numpy() == step
+    outputs = here & (frame["kind"].to_numpy() == "activation_grad")
+    found: pd.DataFrame = frame[outputs if outputs.any() else here]
+    return found
+
+
+def shown_names(exponents: pd.DataFrame) -> list[str]:
+    """Return the rows of pictures by layer: `layer_names`, or the weights where no outputs were recorded."""
+    return layer_names(exponents) or [str(name) for name in dict.fromkeys(exponents["tensor"])]
+
+
 def total_flushed_frame(flushed: pd.DataFrame, layers: Sequence[str]) -> pd.DataFrame:
     """Return, a step, the flushed share of all values at the given layers' outputs together.
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from lsviz.analysis.shares import shown_rows
 from lsviz.exponents import EXPONENTS, moved_counts
 from lsviz.formats import FloatFormat
 
@@ -32,7 +33,7 @@ def spectrum_frame(
         recorded values over the same total. Where S is no power of two the shift is rounded to whole
         bins.
     """
-    here = exponents[(exponents["step"] == step) & (exponents["kind"] == "activation_grad")]
+    here = shown_rows(exponents, step)
     tensors, is_reference = here["tensor"].to_numpy(object), here["reference"].to_numpy(bool)
     counts, scales = here["counts"].to_numpy(object), here["loss_scale"].to_numpy(np.float64)
     recorded = {name: at for at, name in enumerate(tensors) if not is_reference[at]}

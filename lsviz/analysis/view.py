@@ -8,7 +8,7 @@ from typing import Final
 
 import pandas as pd
 
-from lsviz.analysis.shares import flushed_frame, layer_names, total_flushed_frame
+from lsviz.analysis.shares import flushed_frame, shown_names, total_flushed_frame
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import ORIGINAL, RunRecord, RunStatus
 
@@ -30,7 +30,7 @@ class RunView:
         status: Its status.json.
         steps: The steps table.
         exponents: The exponents table, without what only exact ends need.
-        layers: The rows of a picture, lowest layer first.
+        layers: The rows of a picture, lowest layer first; weights where no outputs were recorded.
         flushed: Frame of step and flushed, all layers together.
         by_layer: `flushed_frame`: what every tensor lost at every step that has a reference.
         problems: One line for each file that could not be read.
@@ -57,7 +57,7 @@ class RunView:
             RunError: Its JSON files can't be read.
         """
         exponents = run.exponents(columns=COLUMNS)
-        layers, by_layer = layer_names(exponents), flushed_frame(exponents)
+        layers, by_layer = shown_names(exponents), flushed_frame(exponents)
         return cls(
             record=run.record,
             status=status,
@@ -70,6 +70,11 @@ class RunView:
             picture=run.picture(),
             original=run.picture(ORIGINAL),
         )
+
+    @property
+    def shows_weights(self) -> bool:
+        """Whether weights stand in for layers, as no outputs' gradients were recorded."""
+        return not (self.exponents["kind"] == "activation_grad").any()
 
     @property
     def recorded_steps(self) -> list[int]:

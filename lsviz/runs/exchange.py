@@ -50,6 +50,8 @@ from lsviz.runs.store import RunStore
 from lsviz.runs.tables import csv_text
 
 TABLE_FORMATS: Final = ("csv", "parquet")
+FORMATS: Final = ("zip", *TABLE_FORMATS, "tensorboard", "wandb")
+"""What a run can be exported as; of the last two see `lsviz.runs.outgoing`."""
 MAX_FILES: Final = 2_000
 MAX_BYTES: Final = 2_000_000_000
 """Of all files of a run together, unpacked."""
@@ -119,7 +121,7 @@ def export_tables(run: Run, fmt: str) -> Iterator[tuple[str, bytes]]:
         RunError: The run can't be read.
     """
     if fmt not in TABLE_FORMATS:
-        raise ExchangeError(f"unknown format {fmt!r}; choose one of: zip, {', '.join(TABLE_FORMATS)}")
+        raise ExchangeError(f"unknown format {fmt!r}; choose one of: {', '.join(FORMATS)}")
     for name in SCHEMAS:
         frame: pd.DataFrame = getattr(run, name)()
         if frame.empty:

@@ -65,6 +65,9 @@ class RunRecord(BaseModel):
     )
     owner: str | None = Field(default=None, max_length=100, description="Who launched it; opaque.")
     limits: RunLimits | None = None
+    source: str | None = Field(
+        default=None, max_length=4000, description="Which other program's log it was made of, and how."
+    )
 
 
 class RunStatus(BaseModel):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lsviz.jobs import manager, pausing, removal
-from lsviz.runs import bundle, labelling
+from lsviz.runs import incoming, labelling
 from lsviz.ui.access import require_change
 
 
@@ -31,4 +31,4 @@ resume_run = _guarded(pausing.resume_run)
 delete_run = _guarded(removal.delete_run)
 set_labels = _guarded(labelling.set_labels)
 pin_run = _guarded(labelling.pin_run)
-import_bundle = _guarded(bundle.import_bundle)
+import_file = _guarded(incoming.import_file)

@@ -1,4 +1,4 @@
-"""Importing exported runs on Runs."""
+"""Importing exported runs, and logs of other programs, on Runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lsviz.errors import UserError
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from lsviz.ui.access import changing, may_change
-from lsviz.ui.acting import import_bundle
+from lsviz.ui.acting import import_file
 from lsviz.ui.state import set_url_list
 from lsviz.ui.text import plain
 
@@ -19,15 +19,17 @@ _WRONG: Final = "import_errors"
 
 
 def import_runs(store: RunStore) -> None:
-    """Offer to import zips; what came in is ticked in the table."""
+    """Offer to import files; what came in is ticked in the table."""
     with st.popover("Import", icon=":material/upload:", width="stretch", key="import_runs", **changing()):
-        st.markdown("Zips that **Export** or `lsviz export` wrote, of one run or of several.")
+        st.markdown(
+            "Zips that **Export** or `lsviz export` wrote, of one run or of several; TensorBoard's event "
+            "files with histograms of gradients; logs of torch.amp in JSON, an object a step."
+        )
         for reason in st.session_state.pop(_WRONG, []):
             st.error(plain(reason), icon=":material/broken_image:")
         held = st.session_state.setdefault(_ROUND, 0)
         files = st.file_uploader(
-            "Exported runs",
-            type="zip",
+            "Exported runs and logs",
             accept_multiple_files=True,
             key=f"imported-{held}",
             disabled=not may_change(),
@@ -38,7 +40,7 @@ def import_runs(store: RunStore) -> None:
         wrong: list[str] = []
         for file in files:
             try:
-                runs, reasons = import_bundle(file, store, file.name)
+                runs, reasons = import_file(file, store, file.name)
             except UserError as error:
                 wrong.append(str(error))
             else:

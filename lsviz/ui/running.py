@@ -38,6 +38,8 @@ def show_actions(chosen: Sequence[Run], store: RunStore) -> None:
         return
     own = [run for run in chosen if not is_sample(run)]
     st.markdown(f"**{plain(_called(chosen[0]) if len(chosen) == 1 else f'{len(chosen):,} runs ticked')}**")
+    if len(chosen) == 1 and chosen[0].record.source:
+        st.caption(plain(chosen[0].record.source))
     with st.container(horizontal=True, vertical_alignment="center", key="run_actions"):
         _links(chosen)
         if len(chosen) == 1 and own:

@@ -142,7 +142,10 @@ def stop_without_runs(store: RunStore, title: str, words: str) -> None:
 def show_problems(
     views: Sequence[RunView], broken: Sequence[BrokenRun] = (), others: Sequence[str] = ()
 ) -> None:
-    """Tell what could not be read; the rest of the page stands."""
+    """Tell what could not be read, and which runs were made of other programs' logs; the rest stands."""
+    for view in views:
+        if view.record.source:
+            st.caption(plain(f"{view.record.run_id}: {view.record.source}"))
     lines = [*others]
     lines += [f"{view.record.run_id}: {problem}" for view in views for problem in view.problems]
     lines += [b.reason for b in broken]

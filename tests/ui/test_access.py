@@ -104,7 +104,7 @@ def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> Non
         "delete_run": (own,),
         "set_labels": (own, Labels.build(name="x")),
         "pin_run": (own, store),
-        "import_bundle": (io.BytesIO(), store),
+        "import_file": (io.BytesIO(), store),
     }
     acts = {
         name: act

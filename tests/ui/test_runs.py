@@ -112,7 +112,7 @@ def test_samples_are_read_only(runs_root: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_samples")
-def test_an_uploaded_zip_becomes_a_run_and_another_file_is_told(own: list[Run]) -> None:
+def test_an_uploaded_file_becomes_a_run_and_one_that_is_none_is_told(own: list[Run]) -> None:
     file = io.BytesIO()
     export_zip(own[0], file)
     app = open_page("runs")
@@ -125,10 +125,15 @@ def test_an_uploaded_zip_becomes_a_run_and_another_file_is_told(own: list[Run]) 
     app.file_uploader(key="imported-1").upload("runs.zip", several.getvalue(), "application/zip").run()
     app.button(key="import_now").click().run()
     assert len(app.dataframe[0].value) == len(own) + 3
-    app.file_uploader(key="imported-2").upload("other.zip", b"PK no", "application/zip").run()
+    log = b'{"step": 0, "loss": 1, "loss_scale": 8}'
+    app.file_uploader(key="imported-2").upload("log.jsonl", log, "application/json").run()
+    app.button(key="import_now").click().run()
+    assert len(app.dataframe[0].value) == len(own) + 4
+    assert "Made of a JSON log" in words(app)
+    app.file_uploader(key="imported-3").upload("other.zip", b"PK no", "application/zip").run()
     app.button(key="import_now").click().run()
     assert "is no exported run" in words(app).replace("\\", "")
-    assert len(app.dataframe[0].value) == len(own) + 3
+    assert len(app.dataframe[0].value) == len(own) + 4
 
 
 def test_the_pinned_run_is_what_others_are_held_against(own: list[Run]) -> None:

@@ -44,7 +44,8 @@ def show_step() -> None:
     shares = drawn_shares(recorded, step)
     with heading.container():
         st.header(plain(finding(shares)))
-        st.caption(f"Gradients at each layer's output, step {step}. {HOW_TO_READ}")
+        where = "of each weight" if all(view.shows_weights for view in recorded) else "at each layer's output"
+        st.caption(f"Gradients {where}, step {step}. {HOW_TO_READ}")
     show_spectra(recorded, shares, step, key="compare_spectra")
     asked = {"runs": ",".join(view.record.run_id for view in recorded), "step": str(step)}
     with st.container(horizontal=True):
