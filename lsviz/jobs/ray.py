@@ -250,7 +250,7 @@ class _RayCrew:
         """
         error = answer["error"] or answer["state"]
         if answer["run"] is None:
-            return None, error
+            return None, answer["error"] or f"{answer['node']} sent no run"
         try:
             run = self._import(answer["run"], f"what {answer['node']} sent")
         except ExchangeError as wrong:

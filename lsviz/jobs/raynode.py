@@ -110,7 +110,7 @@ def train_apart(order: Order, board: Any) -> Answer:
     if not order["gpu"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to a task that asked for none
     try:
-        with _scratch() as root:
+        with scratch() as root:
             path = create_run(
                 root,
                 RunConfig.model_validate_json(order["config"]),
@@ -148,7 +148,7 @@ class _Teller:
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def scratch() -> Iterator[Path]:
     """Make a folder for one run, which goes with it; those of killed workers go first."""
     parent = Path(tempfile.gettempdir())
     for folder in parent.glob(f"{SCRATCH}*"):
