@@ -34,6 +34,7 @@ from lsviz.training.experiments import curve_configs, planned_runs
 
 MAX_SEEDS = 1000
 STOPPED = 130
+ENGINES = ("local", "ray")
 
 
 def sweep(
@@ -60,11 +61,18 @@ def sweep(
     record_every: options.RecordEvery = 10,
     reference_every: options.ReferenceEvery = 10,
     inject: options.Inject = "",
+    engine: options.Engine = "local",
+    address: options.Address = None,
+    gpus: options.Gpus = 1.0,
     jobs: options.Jobs = None,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Train every policy with every seed; running it again continues what is missing."""
+    if engine not in ENGINES:
+        raise UserError(f"engine: {engine!r} is unknown; choose {' or '.join(ENGINES)}")
+    if engine == "local" and address is not None:
+        raise UserError("address: it is a Ray cluster's; give --engine ray too")
     spec = find_task(task)
     texts = [text for part in policies.split(";") if (text := part.strip())]
     if not texts:
@@ -98,7 +106,11 @@ def sweep(
     ]
     for warning in dict.fromkeys(w for config in configs for w in config.warnings(spec.optimizer)):
         print_error(f"warning: {warning}")
-    done = train_all(out or default_root(), configs, jobs)
+    root = out or default_root()
+    if engine == "ray":
+        done = _train_on_ray(root, configs, jobs, address, gpus)
+    else:
+        done = train_all(root, configs, jobs)
     plan = [(config.task, run_label(config), config) for config in dict.fromkeys(configs)]
     results = _results(plan, done)
     table = spread_frame(results)
@@ -174,6 +186,18 @@ def train_all(root: Path, configs: Sequence[RunConfig], jobs: int | None) -> Swe
     """Train what is missing, in processes of their own, and show how far that is."""
     with SweepProgress(len(dict.fromkeys(configs))) as progress:
         return run_sweep(root, configs, jobs=jobs, started=progress.start, observe=progress.observe)
+
+
+def _train_on_ray(
+    root: Path, configs: Sequence[RunConfig], jobs: int | None, address: str | None, gpus: float
+) -> SweepResult:
+    from lsviz.jobs.ray import ray_crew
+
+    with SweepProgress(len(dict.fromkeys(configs))) as progress:
+        crew = ray_crew(address, gpus, stepped=progress.advance, warn=print_error)
+        return run_sweep(
+            root, configs, jobs=jobs, started=progress.start, observe=progress.observe, recruit=crew
+        )
 
 
 def _results(plan: Sequence[tuple[str, str, RunConfig]], done: SweepResult) -> list[RunResult]:

@@ -141,6 +141,7 @@ class SweepProgress:
         self._task = self._progress.add_task("runs", total=total, now="")
         self._total, self._ended = total, 0
         self._under_way: dict[RunConfig, float] = {}
+        self._steps: dict[RunConfig, int] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -154,9 +155,15 @@ class SweepProgress:
         self._under_way[config] = time.monotonic()
         self._show()
 
+    def advance(self, config: RunConfig, steps: int) -> None:
+        """Take note of how many steps a run has done."""
+        self._steps[config] = steps
+        self._show()
+
     def observe(self, config: RunConfig, run: Run | None, error: str) -> None:
         """Take note that a run has ended, or was there already."""
         self._ended += 1
+        self._steps.pop(config, None)
         began = self._under_way.pop(config, None)
         name = f"{config.task}, {run_label(config)}, seed {config.seed}"
         if run is None:
@@ -171,8 +178,14 @@ class SweepProgress:
         self._show()
 
     def _show(self) -> None:
-        now = " | ".join(f"{c.task}, {run_label(c)}, seed {c.seed}" for c in list(self._under_way))
+        now = " | ".join(
+            f"{c.task}, {run_label(c)}, seed {c.seed}{self._share(c)}" for c in list(self._under_way)
+        )
         self._progress.update(self._task, completed=self._ended, now=now)
+
+    def _share(self, config: RunConfig) -> str:
+        steps = self._steps.get(config)
+        return "" if steps is None else f" {format_percent(steps / config.steps)}"
 
 
 def _flushed_share(result: StepResult) -> float | None:

@@ -81,3 +81,17 @@ Out = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print strict JSON on stdout.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at once; one a CPU by default.")]
+Engine = Annotated[
+    str,
+    typer.Option(help="local: processes of this machine. ray: tasks of a Ray cluster (docs/ray.md)."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: host:port, or auto for the one that this machine is part of; RAY_ADDRESS, or "
+        "one for this sweep alone by default."
+    ),
+]
+Gpus = Annotated[
+    float, typer.Option(help="Share of a GPU that a run at --device cuda takes on Ray, as 0.25.")
+]

@@ -28,7 +28,7 @@ def slots() -> int:
     Raises:
         UserError: LSVIZ_SLOTS is no number from 1 to 10,000.
     """
-    return _number(SLOTS) or _gpus() or cores()
+    return _number(SLOTS) or gpus() or cores()
 
 
 def max_queued() -> int:
@@ -49,7 +49,7 @@ def _number(name: str) -> int | None:
     return int(text)
 
 
-def _gpus() -> int:
+def gpus() -> int:
     """Return how many NVIDIA GPUs this process may use, without asking CUDA."""
     try:
         found = sum(1 for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())

@@ -1,7 +1,8 @@
-"""Many runs on this machine: what is missing in a folder, a few worker processes at a time.
+"""Many runs: what is missing in a folder, a few worker processes of this machine at a time.
 
-A worker lives for many runs, since importing torch costs more than the smallest of them. It reads run
-folders from stdin and answers a line a run on stdout, so that it ends by itself when this process dies.
+Who trains is a `Crew`: these processes, or the tasks of a Ray cluster (`lsviz.jobs.ray`). A worker lives for
+many runs, since importing torch costs more than the smallest of them. It reads run folders from stdin and
+answers a line a run on stdout, so that it ends by itself when this process dies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from lsviz.errors import UserError
 from lsviz.jobs.holding import held
@@ -67,6 +68,17 @@ Observer = Callable[[RunConfig, Run | None, str], None]
 """Called as a run ends with its config, the run where it finished, and its error where not."""
 
 
+class Crew(Protocol):
+    """Trains what is missing in a folder, wherever that is."""
+
+    def work(self, done: dict[RunConfig, Run], observe: Observer) -> tuple[dict[RunConfig, str], bool]:
+        """Train all; add what finished to ``done`` and return what failed and whether it was stopped."""
+
+
+Recruiter = Callable[[Path, Sequence[RunConfig], int | None, Starter], Crew]
+"""Makes the crew for a folder: what is missing there, how many at once (None: as it likes), the starter."""
+
+
 def default_jobs() -> int:
     """Return how many runs go at once by default: one a CPU that this process may use."""
     return cores()
@@ -77,12 +89,17 @@ def finished_runs(root: Path) -> dict[RunConfig, Run]:
     found: dict[RunConfig, Run] = {}
     for run in RunStore.at(root).list_runs():
         with contextlib.suppress(RunError):
-            if run.status.state == "finished" and run.config not in found and _is_whole(run):
+            if run.status.state == "finished" and run.config not in found and is_whole(run):
                 found[run.config] = run
     return found
 
 
-def _is_whole(run: Run) -> bool:
+def is_whole(run: Run) -> bool:
+    """Return whether a run has every step that it was asked for, in tables that read without a fault.
+
+    Raises:
+        RunError: They can't be read.
+    """
     steps = len(run.steps())
     run.recorded_steps()
     return steps == run.config.steps and not run.problems
@@ -95,6 +112,7 @@ def run_sweep(
     jobs: int | None = None,
     started: Starter = lambda config: None,
     observe: Observer = lambda config, run, error: None,
+    recruit: Recruiter | None = None,
 ) -> SweepResult:
     """Train every config that has no finished run in the folder yet.
 
@@ -111,6 +129,7 @@ def run_sweep(
         jobs: How many runs go at once; None: `default_jobs`.
         started: Called as each run starts, from a thread.
         observe: Called as each run ends, from this thread; at once for those that are there already.
+        recruit: Makes the crew that trains; None: processes of this machine.
 
     Raises:
         SweepError: Too many configs, no jobs, or another sweep is at work in the folder.
@@ -127,7 +146,7 @@ def run_sweep(
         for config, run in done.items():
             observe(config, run, "")
         missing = [config for config in wanted if config not in done]
-        crew = _Crew(root, missing, min(jobs or default_jobs(), len(missing)), started)
+        crew = (recruit or _Crew)(root, missing, jobs, started)
         try:
             failed, stopped = crew.work(done, observe)
         finally:
@@ -144,8 +163,9 @@ def _only_one(root: Path) -> AbstractContextManager[None]:
 class _Crew:
     """Threads that hand configs to worker processes, one process each."""
 
-    def __init__(self, root: Path, configs: Sequence[RunConfig], size: int, started: Starter) -> None:
-        self._root, self._size, self._started = root, size, started
+    def __init__(self, root: Path, configs: Sequence[RunConfig], jobs: int | None, started: Starter) -> None:
+        self._root, self._started = root, started
+        self._size = min(jobs or default_jobs(), len(configs))
         self._waiting: SimpleQueue[RunConfig] = SimpleQueue()
         for config in configs:
             self._waiting.put(config)
@@ -162,7 +182,7 @@ class _Crew:
         if not self._size:
             return failed, False
         wanted = self._waiting.qsize() + len(done)
-        with _calling_on_signals(self._on_signal), ThreadPoolExecutor(self._size) as threads:
+        with calling_on_signals(self._on_signal), ThreadPoolExecutor(self._size) as threads:
             under_way = {threads.submit(self._serve) for _ in range(self._size)}
             try:
                 while under_way or not self._ended.empty():
@@ -342,7 +362,7 @@ class _Worker:
 
 
 @contextmanager
-def _calling_on_signals(halt: Callable[[], None]) -> Iterator[None]:
+def calling_on_signals(halt: Callable[[], None]) -> Iterator[None]:
     """Call on SIGINT, SIGTERM and SIGHUP while the context lasts; nothing outside the main thread.
 
     SIGHUP stays ignored where it is, as under nohup.

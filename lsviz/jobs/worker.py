@@ -147,6 +147,34 @@ def execute_run(path: Path, stop: StopFlag, observe: Observer | None = None) -> 
     return "finished"
 
 
+def execute_logged(
+    path: Path, stop: StopFlag, observe: Observer = lambda result: None
+) -> tuple[State, str | None]:
+    """Do `execute_run`, print how it goes, and return how it ended and, where it failed, why.
+
+    Args:
+        path: A folder made by `lsviz.runs.writer.create_run`.
+        stop: Ends the run as cancelled once set.
+        observe: Called with each step's result.
+    """
+    try:
+        log = RunLog(path)
+
+        def tell(result: StepResult) -> None:
+            log.observe(result)
+            observe(result)
+
+        state = execute_run(path, stop, tell)
+        log.end(state)
+    except Exception as error:
+        named = "" if isinstance(error, LimitError) else f"{type(error).__name__}: "
+        # On a full disk there is no room for the log either; the answer must come all the same.
+        with suppress(OSError):
+            traceback.print_exc()
+        return "failed", f"{named}{error}"
+    return state, None
+
+
 def execute_many(
     folders: Iterable[str],
     answer: Callable[[str], None],
@@ -163,21 +191,11 @@ def execute_many(
     """
     for line in folders:
         path = Path(json.loads(line))  # whatever characters a folder has
-        state, reason = "failed", None
         with stop_on_signals(parent) as stop:
             if stop:
                 return
             log_to(path)
-            try:
-                log = RunLog(path)
-                state = execute_run(path, stop, log.observe)
-                log.end(state)
-            except Exception as error:
-                named = "" if isinstance(error, LimitError) else f"{type(error).__name__}: "
-                reason = f"{named}{error}"
-                # On a full disk there is no room for the log either; the answer must come all the same.
-                with suppress(OSError):
-                    traceback.print_exc()
+            state, reason = execute_logged(path, stop)
         answer(json.dumps({"state": state, "error": reason}))
         if stop:
             return
