@@ -34,13 +34,20 @@ def import_runs(store: RunStore) -> None:
             key=f"imported-{held}",
             disabled=not may_change(),
         )
+        scaled = st.checkbox(
+            "Event files: gradients were logged times S",
+            key=f"imported-scaled-{held}",
+            disabled=not may_change(),
+            help="Straight after backward. Leave it off where they were logged after `scaler.unscale_` or "
+            "`scaler.step`, which divide by S.",
+        )
         if not st.button("Import them", key="import_now", type="primary", disabled=not files):
             return
         came: list[Run] = []
         wrong: list[str] = []
         for file in files:
             try:
-                runs, reasons = import_file(file, store, file.name)
+                runs, reasons = import_file(file, store, file.name, "scaled" if scaled else "unscaled")
             except UserError as error:
                 wrong.append(str(error))
             else:

@@ -188,7 +188,10 @@ def link_limits(runs: Sequence[Run]) -> None:
 def show_no_match(shown: Shown) -> None:
     """Say that there is no row to draw."""
     wanted = shown.wanted
-    st.info(plain(f"No {shown.noun} here is named like {wanted!r}." if wanted else "None recorded."))
+    here = next(word for word, kind in KINDS.items() if kind == shown.kind)
+    other = next(word for word, kind in KINDS.items() if kind != shown.kind)
+    none = f"No gradients of {here} were recorded; choose {other}."
+    st.info(plain(f"No {shown.noun} here is named like {wanted!r}." if wanted else none))
 
 
 def choose_layer(maps: StepMaps) -> str:

@@ -263,9 +263,10 @@ def test_a_file_that_is_being_written_gives_what_it_has(tmp_path: Path) -> None:
     assert "damaged or unfinished" in run.record.source
     spoilt = bytearray(data)
     spoilt[-10] ^= 1
-    (run,), _ = import_file(io.BytesIO(bytes(spoilt)), RunStore.at(tmp_path))
-    assert run.steps()["loss"].tolist() == [1.0]
-    assert "damaged or unfinished" in run.record.source
+    for damaged in (bytes(spoilt), lying_length(event(0, number("loss", 1.0)))):
+        (run,), _ = import_file(io.BytesIO(damaged), RunStore.at(tmp_path))
+        assert run.steps()["loss"].tolist() == [1.0]
+        assert "damaged or unfinished" in run.record.source
 
 
 def test_large_records_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,11 +278,12 @@ def test_large_records_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "1 records of more than" in run.record.source
 
 
-def lying_length() -> bytes:
+def lying_length(*events: bytes) -> bytes:
+    """Return a file whose last record says that it is larger than any disk."""
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
     header = struct.pack("<Q", 2**62)
-    return event_file() + header + struct.pack("<I", masked_crc32c(header)) + b"x" * 50
+    return event_file(*events) + header + struct.pack("<I", masked_crc32c(header)) + b"x" * 50
 
 
 @pytest.mark.parametrize(

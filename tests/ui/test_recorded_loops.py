@@ -76,6 +76,8 @@ def test_pages_say_what_an_imported_run_was_made_of(imported: list[str]) -> None
     app = open_page("compare", runs=imported[0])
     assert "Gradients of each weight, step" in words(app)
     assert "Zero among the gradient values: 0 %" in words(app)
+    assert "choose weights" in words(open_page("layers", runs=imported[0]))
+    assert "choose" not in words(open_page("layers", runs=imported[0], kind="weights"))
     assert "Made of a JSON log" in words(open_page("compare", runs=",".join(imported)))
 
 

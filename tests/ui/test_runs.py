@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from lsviz.runs.bundle import export_bundle
 from lsviz.runs.exchange import export_zip
@@ -134,6 +136,24 @@ def test_an_uploaded_file_becomes_a_run_and_one_that_is_none_is_told(own: list[R
     app.button(key="import_now").click().run()
     assert "is no exported run" in words(app).replace("\\", "")
     assert len(app.dataframe[0].value) == len(own) + 4
+
+
+@pytest.mark.usefixtures("no_samples")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_uploaded_event_file_is_read_as_it_was_logged(
+    runs_root: Path, tmp_path: Path, *, scaled: bool
+) -> None:
+    with SummaryWriter(tmp_path / "log") as writer:
+        writer.add_scalar("loss_scale", 8.0, 0)
+        writer.add_histogram("grad/w", torch.tensor([1.5]), 0)
+    (file,) = (tmp_path / "log").iterdir()
+    app = open_page("runs")
+    app.file_uploader(key="imported-0").upload(file.name, file.read_bytes(), "application/octet-stream").run()
+    app.checkbox(key="imported-scaled-0").set_value(scaled).run()
+    app.button(key="import_now").click().run()
+    (run,) = RunStore.at(runs_root).list_runs()
+    (row,) = run.exponents().to_dict("records")
+    assert row["amax"] == (1.5 if scaled else 12.0)
 
 
 def test_the_pinned_run_is_what_others_are_held_against(own: list[Run]) -> None:
