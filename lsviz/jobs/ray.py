@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import shutil
 import time
 from collections import deque
@@ -39,6 +40,10 @@ from lsviz.runs.store import RunStore
 
 TRIES: Final = 2
 """A run whose worker or node is lost is trained once more."""
+SUBMISSIONS: Final = 6
+"""A node that is gone, and not yet known to be, is given tasks that never begin: they cost no try."""
+AGAIN_SECONDS: Final = 2.0
+"""Until then what is lost is not submitted again."""
 LOOK_SECONDS: Final = 1.0
 UNMET_SECONDS: Final = 30.0
 """So long a sweep waits for a node to come back after the last one that could train is lost."""
@@ -75,13 +80,30 @@ def ray_crew(
 
 @dataclass(slots=True)
 class _Task:
-    """A run on its way: its place among the configs, and what was noticed of it."""
+    """A run on its way.
 
-    key: int
+    Attributes:
+        config: What is trained.
+        demand: What it takes of a node.
+        key: What the board calls it, this time.
+        not_before: Monotonic time of its next submission, at the earliest.
+        submissions: How often it was submitted.
+        lost: How often it was lost after it had begun.
+        begun: Whether it has begun, this time.
+        told: Whether its start was told.
+    """
+
     config: RunConfig
     demand: Demand
-    tries: int = 0
+    key: int = 0
+    not_before: float = 0.0
+    submissions: int = 0
+    lost: int = 0
     begun: bool = False
+    told: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.config.task}, {self.config.policy}, seed {self.config.seed}"
 
 
 class _RayCrew:
@@ -100,9 +122,10 @@ class _RayCrew:
     ) -> None:
         self._root, self._jobs, self._started = root, jobs, started
         self._address, self._stepped, self._warn = address, stepped, warn
-        self._waiting = deque(_Task(key, c, Demand.of(c, share)) for key, c in enumerate(configs))
+        self._waiting = deque(_Task(c, Demand.of(c, share)) for c in configs)
         self._demands = list(dict.fromkeys(task.demand for task in self._waiting))
         self._under_way: dict[Any, _Task] = {}  # by what Ray returns for each
+        self._keys = itertools.count()
         self._limits = RunLimits.build().model_dump_json()
         self._most = 1
         self._looked_at = 0.0
@@ -177,9 +200,14 @@ class _RayCrew:
             )
 
     def _submit(self) -> None:
-        while self._asked is None and self._waiting and len(self._under_way) < self._most:
-            task = self._waiting.popleft()
-            task.tries += 1
+        now = time.monotonic()
+        while self._asked is None and len(self._under_way) < self._most:
+            task = next((task for task in self._waiting if task.not_before <= now), None)
+            if task is None:
+                return
+            self._waiting.remove(task)
+            task.key, task.begun = next(self._keys), False
+            task.submissions += 1
             order: Order = {
                 "config": task.config.model_dump_json(),
                 "limits": self._limits,
@@ -187,24 +215,24 @@ class _RayCrew:
                 "key": task.key,
                 "gpu": bool(task.demand.gpus),
             }
-            name = f"lsviz {task.config.task} {task.config.policy} seed {task.config.seed}"
             demand = {"num_cpus": task.demand.cpus, "num_gpus": task.demand.gpus}
             # Spread, since the driver's node would else be filled first.
-            train = self._train.options(**demand, name=name, max_retries=0, scheduling_strategy="SPREAD")
-            self._under_way[train.remote(order, self._board)] = task
+            more = {"name": f"lsviz {task}", "max_retries": 0, "scheduling_strategy": "SPREAD"}
+            self._under_way[self._train.options(**demand, **more).remote(order, self._board)] = task
 
     def _ended(self) -> list[tuple[RunConfig, Run | None, str]]:
         """Wait a moment and return what came of each run that has ended by then."""
         if not self._under_way:
+            time.sleep(POLL_SECONDS)  # what was lost waits a moment
             return []
         ready, _ = self._ray.wait(list(self._under_way), num_returns=1, timeout=POLL_SECONDS)
         ended = []
         for reference in ready:
             task = self._under_way.pop(reference)
             answer = self._answer(reference, task)
+            self._submit()  # so that its place is not empty while this run is looked through
             if answer is not None:
-                if not task.begun:  # too short for the board
-                    self._begin(task)
+                self._begin(task)  # one that was too short for the board
                 ended.append((task.config, *self._take_in(task, answer)))
         return ended
 
@@ -230,17 +258,15 @@ class _RayCrew:
             return answer
         if self._asked is not None:
             return None
-        name = f"{task.config.task}, {task.config.policy}, seed {task.config.seed}"
-        if task.tries < TRIES:
-            self._warn(f"{name}: {lost}; it is trained once more")
-            self._waiting.appendleft(task)
-            return None
-        return {
-            "state": "failed",
-            "error": f"it was lost {task.tries} times: {lost}",
-            "node": "",
-            "run": None,
-        }
+        task.lost += task.begun
+        if task.lost >= TRIES or task.submissions >= SUBMISSIONS:
+            times = "once" if task.lost == 1 else f"{task.lost} times"
+            return {"state": "failed", "error": f"it was lost {times}: {lost}", "node": "", "run": None}
+        if task.begun:
+            self._warn(f"{task}: {lost}; it is trained once more")
+        task.not_before = time.monotonic() + AGAIN_SECONDS
+        self._waiting.appendleft(task)
+        return None
 
     def _take_in(self, task: _Task, answer: Answer) -> tuple[Run | None, str]:
         """Put a run that was sent into its place, and return it where it finished, or why there is none.
@@ -275,7 +301,9 @@ class _RayCrew:
 
     def _begin(self, task: _Task) -> None:
         task.begun = True
-        self._started(task.config)
+        if not task.told:
+            task.told = True
+            self._started(task.config)
 
     def _tell_steps(self) -> None:
         """Pass on what the board has, where it answers; without one all goes on untold."""
@@ -288,8 +316,7 @@ class _RayCrew:
         self._reading = self._board.read.remote(list(under_way))
         for key, steps in told.items():
             if task := under_way.get(key):
-                if not task.begun:
-                    self._begin(task)
+                self._begin(task)
                 self._stepped(task.config, steps)
 
     def _on_signal(self) -> None:

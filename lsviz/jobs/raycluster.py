@@ -98,7 +98,7 @@ def connected(address: str | None, demands: Sequence[Demand]) -> Iterator[Any]:
     address = address or os.environ.get(ADDRESS) or "local"
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local" and "ray" not in sys.modules:
-        _ask_for_token()
+        _keep_to_itself()
     ray = load_ray()
     if address == "local":
         here = {"CPU": float(cores()), "GPU": float(gpus())}
@@ -154,14 +154,15 @@ def asks_for_token() -> bool:
     return os.environ.get(MODE, "").lower() == "token"
 
 
-def _ask_for_token() -> None:
-    """Have the cluster that is started here ask for a token, which nobody else knows.
+def _keep_to_itself() -> None:
+    """Have the cluster that is started here ask for a token that nobody else knows, and report to nobody.
 
     Ray reads that as it is imported. Its ports are open on all of the machine's addresses, and whoever
     reaches one can run any code.
     """
     os.environ[MODE] = "token"
     os.environ.setdefault(TOKEN, secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def _refuse_unreachable(address: str) -> None:

@@ -36,7 +36,7 @@ SCRATCH: Final = "lsviz-ray-"
 LOCK: Final = ".in-use.lock"
 STALE_SECONDS: Final = 60.0
 """Older than that, a scratch folder whose lock nobody holds is one that a killed worker left behind."""
-TELL_SECONDS: Final = 0.5
+TELL_SECONDS: Final = 0.2
 
 
 class NodeError(UserError):
