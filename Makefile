@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: app test soak check bench samples clean
+.PHONY: app test test-ray soak check bench samples clean
 
 app: $(VENV)/.installed
 	$(BIN)/lsviz dash $(if $(PORT),--port $(PORT))
@@ -11,8 +11,10 @@ app: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --ignore tests/jobs/test_ray.py
-	@# In processes of their own: Ray reads whether to ask for a token as it is imported, and Lightning imports it.
-	$(BIN)/python -m pytest -q -n 2 tests/jobs/test_ray.py
+
+# By themselves, since Ray reads whether to ask for a token as it is imported, and Lightning imports it.
+test-ray: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q tests/jobs/test_ray.py
 
 # The long part of the faults and loads that tests/faults holds against it: about 40 minutes.
 soak: $(VENV)/.installed-test
