@@ -40,8 +40,8 @@ from lsviz.runs.store import RunStore
 
 TRIES: Final = 2
 """A run whose worker or node is lost is trained once more."""
-SUBMISSIONS: Final = 6
-"""A node that is gone, and not yet known to be, is given tasks that never begin: they cost no try."""
+SUBMISSIONS: Final = 12
+"""Until Ray sees that a node is gone, after 15 s, it gives it tasks: what never begins costs no try."""
 AGAIN_SECONDS: Final = 2.0
 """Until then what is lost is not submitted again."""
 LOOK_SECONDS: Final = 1.0
@@ -248,7 +248,10 @@ class _RayCrew:
         except errors.TaskCancelledError:
             lost = "somebody cancelled its task"
         except errors.RayTaskError as error:
-            told = str(error.cause if error.cause is not None else error).strip().splitlines()
+            if self._asked is not None:
+                return None
+            cause = error.cause if error.cause is not None else error
+            told = str(cause).strip().splitlines() or [type(cause).__name__]
             raise RayError(
                 f"a node can't train: {told[-1]} (every node needs lsviz {__version__} in Ray's Python)"
             ) from None

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -61,7 +60,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster of one node with one CPU, which asks for a token; its workers have a folder for scratch."""
     if "ray" in sys.modules:
         pytest.skip("Ray was imported before, without its token: run this file by itself")
@@ -69,16 +68,16 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
         patch.setenv("RAY_AUTH_TOKEN", "5" * 64)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        scratch = tempfile.mkdtemp(prefix="r")  # short: a socket's path has 107 characters at most
-        patch.setenv("TMPDIR", scratch)
+        patch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # short, since sockets' names are
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
         patch.setattr(tempfile, "tempdir", None)
         from ray.cluster_utils import Cluster
 
+        soon = {"health_check_period_ms": 1000, "health_check_initial_delay_ms": 1000}  # that a node is gone
         node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE}
-        made = Cluster(initialize_head=True, head_node_args=node)
+        made = Cluster(initialize_head=True, head_node_args={**node, "_system_config": soon})
         yield made
         made.shutdown()
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.fixture
