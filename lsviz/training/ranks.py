@@ -93,7 +93,12 @@ class Gathering:
         self._store, self._others = store, set(others)
         self._waiting_since: float | None = None
         self._joined = False
+        self._patience = WAIT_SECONDS
         self.lost: set[int] = set()
+
+    def hurry(self) -> None:
+        """Wait for nobody any more: a training that failed does not end in the others."""
+        self._patience = 0.0
 
     def take(self, step: int) -> list[list[ExponentRow]] | None:
         """Return what the others counted at a step; None while something of it is still to come."""
@@ -109,13 +114,13 @@ class Gathering:
         if missing:
             now = time.monotonic()
             self._waiting_since = self._waiting_since or now
-            if now - self._waiting_since < WAIT_SECONDS:
+            if now - self._waiting_since < self._patience:
                 return None
             self._others -= missing
             self.lost |= missing
             who = ", ".join(map(str, sorted(missing)))
             sys.stderr.write(
-                f"lsviz waited {WAIT_SECONDS:.0f} s for what the processes of rank {who} counted at step "
+                f"lsviz waited {self._patience:.0f} s for what the processes of rank {who} counted at step "
                 f"{step}, and records on without them\n"
             )
         self._waiting_since = None
@@ -144,6 +149,11 @@ class StepQueue:
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    def hurry(self) -> None:
+        """Take what is there of the others, and wait for nothing more."""
+        if self._gathering is not None:
+            self._gathering.hurry()
 
     def add(self, steps: Iterable[CountedRows]) -> None:
         """Take in the steps that follow."""

@@ -177,6 +177,8 @@ class Recording:
         writer = self._writer
 
         def end() -> None:
+            if state != "finished":
+                self._queue.hurry()
             self._flush()
             if writer is not None:
                 while self._queue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,19 @@ def test_who_has_ended_is_not_waited_for(store: Any) -> None:
     assert not gathering.lost
 
 
-def test_waiting_has_an_end(store: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+@pytest.mark.parametrize("hurried", [False, True])
+def test_waiting_has_an_end(
+    store: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, *, hurried: bool
+) -> None:
+    monkeypatch.setattr(ranks, "WAIT_SECONDS", 60.0 if hurried else 0.2)
     gathering = Gathering(store, [1, 2])
     Contribution(store, 1)
     Contribution(store, 2).send(5, [row("a", values(1), 5)])
     assert gathering.take(5) is None
-    monkeypatch.setattr(ranks, "WAIT_SECONDS", 0.0)
+    if hurried:
+        gathering.hurry()
+    else:
+        time.sleep(0.25)
     assert gathering.take(5) == [[row("a", values(1), 5)]]
     assert gathering.lost == {1}
     assert "rank 1 counted at step 5" in capsys.readouterr().err
