@@ -73,6 +73,11 @@ def moved_counts(counts: Counts, k: int) -> Counts:
     return out
 
 
+def counts_matrix(rows: Sequence[npt.ArrayLike]) -> Counts:
+    """Return counts by exponent, one row each: shape (rows, 128), int64."""
+    return np.stack(rows).astype(np.int64) if len(rows) else np.zeros((0, BINS), np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class Shares:
     """Parts of one whole: each is a share of numel, and with ``nan`` they add up to 1.

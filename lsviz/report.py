@@ -18,7 +18,7 @@ from lsviz.analysis.compare import difference_frame, run_label, run_labels, sett
 from lsviz.analysis.curves import scale_curve_finding, scale_curve_frame, working_scales
 from lsviz.analysis.findings import finding, format_scale
 from lsviz.analysis.history import history_finding, history_frame
-from lsviz.analysis.limits import Judged, judge_run
+from lsviz.analysis.limits import Judged, advice, judge_run
 from lsviz.analysis.reaction import ReactingRun, reaction_finding, reaction_frame
 from lsviz.analysis.results import run_result
 from lsviz.analysis.shares import layer_names
@@ -138,14 +138,14 @@ def _whatif(runs: Sequence[Run], asked: Sequence[Judged]) -> list[Section]:
             window_frame(outputs, layers, FP16),
             layers,
             FP16,
-            nearest_scale(found.best or 1.0),
+            nearest_scale(judged.scale or 1.0),
             "light",
         )
         caption = (
             f"What if, for {run_label(run.config)}: drag the slider, and S moves FP16's range over the "
             "gradients. Shares are of one cast of the FP32 gradients of all recorded steps."
         )
-        return [Section(found.headline, figure, f"{caption} {judged.limits.finding}.")]
+        return [Section(advice(run.config, judged), figure, f"{caption} {judged.limits.finding}.")]
     return []
 
 

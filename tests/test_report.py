@@ -123,3 +123,13 @@ def test_the_command_takes_folders_and_ids(
     assert list(tmp_path.iterdir()) == [out]
     assert main(["report", "nothing", "--runs", root, "-o", str(out)]) == 2
     assert "no run 'nothing'" in capsys.readouterr().err
+
+
+def test_the_slider_begins_at_the_s_that_is_advised() -> None:
+    runs = RunStore.at(SAMPLES).list_runs()
+    run = next(r for r in runs if r.config.policy == "constant:16384")
+    page = report_html([run])
+    assert "Keep S = 2¹⁴: it just serves all layers of this run" in page
+    assert re.search(r'"active": ?24\b', page), (
+        "2^14 is the 25th of the slider's scales, which begin at 2^-10"
+    )

@@ -206,6 +206,7 @@ class Judged:
         limits: Which layers limit S.
         cautions: What to mind, a sentence each.
         measured: Whether the largest gradients of every step were kept.
+        exponents: The exponents table, with COUNTED_COLUMNS.
         keeps: The S that the run ended with, where it scaled the loss and that S is one of those that serve.
     """
 
@@ -222,7 +223,22 @@ class Judged:
     limits: Limits
     cautions: list[str]
     measured: bool
+    exponents: pd.DataFrame
     keeps: float | None
+
+    @property
+    def scale(self) -> float | None:
+        """The S to use: the run's own, where that serves; None where no constant will do."""
+        return self.found.best if self.keeps is None and self.found is not None else self.keeps
+
+    @property
+    def reason(self) -> str:
+        """Why that S, in two sentences; empty where there is nothing to ask."""
+        if self.found is None:
+            return ""
+        if self.keeps is None or self.keeps <= 1:
+            return self.found.reason
+        return f"{self.found.grounds} {self.found.room_at(self.keeps)}"
 
     @property
     def recorded(self) -> int:
@@ -293,6 +309,7 @@ def judge_run(
         if found is None
         else find_cautions(exponents, found, recorded=recorded, steps=len(steps), skipped=len(blame)),
         measured=len(amax) > 0,
+        exponents=exponents,
         keeps=_kept(config, steps, found) if found is not None and target == computed else None,
     )
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lsviz.errors import UserError
-from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS, cast_counts
+from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ROUNDING_FORMATS, cast_counts, counts_matrix
 from lsviz.formats import FloatFormat
 from lsviz.runs.reader import Run
 from lsviz.runs.schema import PAST_COLUMNS
@@ -92,9 +92,9 @@ class Histograms:
         chosen = exponents[references if references.any() else whole]
         return cls(
             keys=chosen[[*_KEYS]].reset_index(drop=True),
-            counts=_matrix(chosen["counts"]),
-            ones=_matrix(chosen["ones"]),
-            past={f.name: _matrix(chosen[f"past_{f.name}"]) for f in ROUNDING_FORMATS},
+            counts=counts_matrix(chosen["counts"].to_list()),
+            ones=counts_matrix(chosen["ones"].to_list()),
+            past={f.name: counts_matrix(chosen[f"past_{f.name}"].to_list()) for f in ROUNDING_FORMATS},
         )
 
     @classmethod
@@ -105,7 +105,7 @@ class Histograms:
             raise WhatIfError(
                 "every recorded step of this run overflowed, and it has no FP32 reference to ask"
             )
-        counts = _matrix(chosen["counts"])
+        counts = counts_matrix(chosen["counts"].to_list())
         nothing = {f.name: np.zeros_like(counts) for f in ROUNDING_FORMATS}
         keys = chosen[[*_KEYS]].reset_index(drop=True)
         return cls(keys, counts, np.zeros_like(counts), nothing, censored=True)
@@ -363,7 +363,3 @@ def _beyond_bins(rows: Histograms, fmt: FloatFormat) -> tuple[Matrix, Matrix]:
     open_below = tie - round(math.log2(MAX_SCALE)) <= MIN_EXPONENT
     open_above = fmt.max_exponent - round(math.log2(MIN_SCALE)) >= MAX_EXPONENT
     return rows.counts[:, 0] * open_below, rows.counts[:, -1] * open_above
-
-
-def _matrix(column: pd.Series[Any]) -> Matrix:
-    return np.stack(column.to_list()).astype(np.int64) if len(column) else np.zeros((0, BINS), np.int64)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lsviz.exponents import MIN_EXPONENT
+from lsviz.exponents import MIN_EXPONENT, counts_matrix
 from lsviz.runs.reader import Run
 
 BARS: Final = 30
@@ -80,11 +80,7 @@ def moments(run: Run, flushed: pd.DataFrame) -> Iterator[Moment]:
     """
     steps = run.steps()
     exponents = run.exponents(columns=_COLUMNS)
-    counts: npt.NDArray[np.int64] = (
-        np.stack(exponents["counts"].to_list()).astype(np.int64)
-        if len(exponents)
-        else np.zeros((0, 1), np.int64)
-    )
+    counts = counts_matrix(exponents["counts"].to_list())
     windows = _windows(exponents, counts)
     beyond = _ever_beyond(exponents)
     rows = exponents.groupby("step", sort=False).indices

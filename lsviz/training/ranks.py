@@ -49,6 +49,8 @@ def meet(name: str) -> Contribution | Gathering | None:
         return None
     _MET[name] += 1
     found = distributed.distributed_c10d._get_default_store()
+    if found is None:  # processes that MPI brought together: the first one records what is its own
+        return Contribution(None, rank) if rank else None
     store = distributed.PrefixStore(f"lsviz/{name}/{_MET[name]}", found)  # type: ignore[attr-defined]
     return Contribution(store, rank) if rank else Gathering(store, range(1, world))
 
@@ -57,25 +59,31 @@ class Contribution:
     """What a process other than the first hands on.
 
     Args:
-        store: That all processes reach.
+        store: That all processes reach; None where there is none, so that nothing is handed on.
         rank: This process's.
     """
 
-    def __init__(self, store: Store, rank: int) -> None:
+    def __init__(self, store: Store | None, rank: int) -> None:
         self._store, self._rank = store, rank
-        store.set(f"{rank}/here", "")
+        self._set("here")
 
     def send(self, step: int, rows: Iterable[ExponentRow]) -> None:
         """Hand on what was counted at a step at the modules' outputs."""
+        if self._store is None:
+            return
         table = exponents_table([row for row in rows if row.kind == "activation_grad"])
         buffer = pa.BufferOutputStream()
         with pa.ipc.new_stream(buffer, table.schema) as stream:
             stream.write_table(table)
-        self._store.set(f"{self._rank}/{step}", buffer.getvalue().to_pybytes())
+        self._set(step, buffer.getvalue().to_pybytes())
 
     def end(self) -> None:
         """Tell that nothing more will come."""
-        self._store.set(f"{self._rank}/end", "")
+        self._set("end")
+
+    def _set(self, what: int | str, value: str | bytes = "") -> None:
+        if self._store is not None:
+            self._store.set(f"{self._rank}/{what}", value)
 
 
 class Gathering:

@@ -15,7 +15,7 @@ from lsviz.analysis.limits import Limits, advice, judge_run, own_scale_finding
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.scalemap import SCALES, layer_map_frame
 from lsviz.analysis.series import run_format
-from lsviz.analysis.shares import COUNTED_COLUMNS, flushed_frame, layer_names
+from lsviz.analysis.shares import flushed_frame, layer_names
 from lsviz.analysis.whatif import SHARES, Histograms, check_scale, whatif_frame
 from lsviz.analysis.window import (
     NOTHING_LOST,
@@ -83,7 +83,9 @@ class Answer:
         gaps: `layer_gap_frame`; empty where nothing in that format was recorded beside a reference.
         beside: Whether the run would have kept more in that format; empty where it computed in it.
         advice: What to do about S (`lsviz.analysis.limits.advice`).
-        keeps: The S that is to be left as it was; None where another is to be used.
+        keeps: Whether that is to leave it as it was.
+        scale: The S to use (`lsviz.analysis.limits.Judged.scale`).
+        reason: Why that one, in two sentences.
         own: What the run's own S cost, where it does not serve.
         caution: What to know of histograms that lack what was flushed; empty of others.
         pooled: Each tensor's values of all recorded steps together.
@@ -100,17 +102,14 @@ class Answer:
     gaps: pd.DataFrame
     beside: str
     advice: str
-    keeps: float | None
+    keeps: bool
+    scale: float | None
+    reason: str
     own: str
     caution: str
     pooled: Histograms
     spectrum: pd.DataFrame
     window: pd.DataFrame
-
-    @property
-    def scale(self) -> float | None:
-        """The S to use: the run's own, where that is to be kept."""
-        return self.found.best if self.keeps is None else self.keeps
 
 
 def choose_format() -> str:
@@ -135,7 +134,7 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
     target = parse_format(fmt)
     judged = judge_run(_run, target)
     rows, found, frame = judged.asked
-    exponents = _run.exponents(columns=COUNTED_COLUMNS)
+    exponents = judged.exponents
     layers = layer_names(exponents)
     precision = _run.config.precision
     same, half = precision == fmt, precision in HALF
@@ -157,7 +156,9 @@ def _answer(path: str, updated: float, fmt: str, _run: Run) -> Answer:
             predicted, layers, judged.blame, computed=computed, cast=target, steps=len(judged.steps)
         ),
         advice=advice(_run.config, judged),
-        keeps=judged.keeps,
+        keeps=judged.keeps is not None,
+        scale=judged.scale,
+        reason=judged.reason,
         own=own_scale_finding(_run.config, judged) if same else "",
         caution=rows.caution,
         pooled=pooled,
@@ -212,7 +213,7 @@ def show_map(answer: Answer) -> None:
             "there is nothing to draw."
         )
         return
-    alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.found.reason}"
+    alt = f"Share of each layer's gradients that a cast would flush, by loss scale. {answer.reason}"
     found = replace(answer.found, best=answer.scale)
     figure = scale_map_figure(answer.frame, answer.layers, found, colour_mode(), answer.ceilings)
     show_figure(figure, "scale_map", alt, answer.frame, second=True)
@@ -339,9 +340,7 @@ def show_finding(heading: DeltaGenerator, run: Run, answer: Answer) -> None:
 
     Where the run's own S is one of those that are safe, there is nothing to change.
     """
-    limits, reason = f"**{plain(answer.limits.finding)}.**", f"{answer.found.reason} "
-    if answer.keeps is not None and answer.keeps > 1:
-        reason = f"{answer.found.grounds} {answer.found.room_at(answer.keeps)} "
+    limits, reason = f"**{plain(answer.limits.finding)}.**", f"{answer.reason} "
     note = answer.limits.note
     with heading:
         if answer.beside:
@@ -368,7 +367,7 @@ def show_next(run: Run, answer: Answer) -> None:
     if precision not in HALF:
         st.caption(f"Nothing trains in {precision.upper()} here: a run computes in FP16, BF16 or FP32.")
         return
-    if task not in TASKS or answer.keeps is not None or (policy is None and not answer.cautions):
+    if task not in TASKS or answer.keeps or (policy is None and not answer.cautions):
         return
     policy = policy or "gradscaler"
     changed = _changed(run)

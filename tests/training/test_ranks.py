@@ -82,3 +82,9 @@ def test_sums_are_of_all_values_and_leave_weights_alone() -> None:
     everything = np.concatenate([values(1), values(3), values(4)])
     assert summed[0].histogram == ExponentHistogram.of(everything)
     assert summed[1:] == own[1:]
+
+
+def test_without_a_store_nothing_is_handed_on() -> None:
+    other = Contribution(None, 1)
+    other.send(3, [row("a", values(1))])
+    other.end()
