@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsviz.analysis.compare import list_frame
+from lsviz.analysis.compare import list_frame, run_label
 from lsviz.analysis.findings import format_powers
 from lsviz.errors import UserError
 from lsviz.jobs.manager import check_room, live_status
 from lsviz.runs.config import MAX_SEED, MAX_STEPS, PRECISIONS, RunConfig
 from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
-from lsviz.training.catalog import TASKS, find_task
+from lsviz.training.catalog import TASKS, TaskSpec, find_task
 from lsviz.ui.access import changing
 from lsviz.ui.acting import submit_run
 from lsviz.ui.also_form import also_form
@@ -44,8 +44,45 @@ def launch_form() -> None:
         on_change=_take_the_tasks_steps,
     )
     spec = find_task(task)
-    st.caption(f"**{spec.title}.** {format_powers(spec.teaches)}")
-    policy = policy_form("policy", "constant")
+    with st.container(key="task-about"):
+        st.caption(f"**{spec.title}.** {format_powers(spec.teaches)}")
+    policy_place, plain_place, seldom_place = st.container(), st.container(), st.container()
+    with policy_place:
+        policy = policy_form("policy", "constant", seldom_place)
+    with plain_place:
+        precision, also, steps, seed = _plain_settings(spec)
+    start = start_form()
+    update = update_form(spec)
+    recording = _recording_settings()
+    inject = fault_form(spec)
+    show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
+    settings = {
+        "task": task,
+        "policy": policy,
+        "precision": precision,
+        "steps": steps,
+        "seed": seed,
+        "inject": inject,
+        **recording,
+        **start,
+        **update,
+    }
+    label = f"Start {1 + len(also)} runs" if also else "Start"
+    with start_bar:  # and what is wrong is told beside it
+        if st.button(
+            label,
+            key="start",
+            type="primary",
+            icon=":material/play_arrow:",
+            width="stretch",
+            shortcut="Ctrl+Enter",
+            **changing(),
+        ):
+            _start([settings, *(settings | changes for changes in also)])
+
+
+def _plain_settings(spec: TaskSpec) -> tuple[str, list[dict[str, Any]], int, int]:
+    """Ask for precision, what starts beside the run, steps and seed."""
     precision = st.segmented_control(
         "Precision",
         PRECISIONS,
@@ -70,8 +107,11 @@ def launch_form() -> None:
     seed = seed_column.number_input(
         "Seed", 0, MAX_SEED, 0, key="seed", bind="query-params", help="Of weights, batches and dropout."
     )
-    start = start_form()
-    update = update_form(spec)
+    return precision, also, steps, seed
+
+
+def _recording_settings() -> dict[str, Any]:
+    """Ask what is recorded, as `RunConfig` names it."""
     with st.expander("Recording"):
         record_every = st.number_input(
             "Record every N steps",
@@ -97,33 +137,11 @@ def launch_form() -> None:
             bind="query-params",
             help="Hold every weight update against the right one in float64; `lsviz updates RUN` tells.",
         )
-    inject = fault_form(spec)
-    show_update_warnings(spec, policy, {**update, "steps": steps, "inject": inject})
-    settings = {
-        "task": task,
-        "policy": policy,
-        "precision": precision,
-        "steps": steps,
-        "seed": seed,
+    return {
         "record_every": record_every,
         "reference_every": reference_every,
-        "inject": inject,
         "check_update": check_update,
-        **start,
-        **update,
     }
-    label = f"Start {1 + len(also)} runs" if also else "Start"
-    with start_bar:  # and what is wrong is told beside it
-        if st.button(
-            label,
-            key="start",
-            type="primary",
-            icon=":material/play_arrow:",
-            width="stretch",
-            shortcut="Ctrl+Enter",
-            **changing(),
-        ):
-            _start([settings, *(settings | changes for changes in also)])
 
 
 def _start(asked: Sequence[dict[str, Any]]) -> None:
@@ -166,12 +184,9 @@ def show_recent_runs() -> None:
         st.info("Your runs will appear here. Start one on the left: it takes a few seconds.")
         return
     frame = list_frame(pairs)
-    frame["policy"] = [
-        format_powers(", ".join(filter(None, pair)))
-        for pair in zip(frame["policy"], frame["update"], strict=True)
-    ]
+    frame["run"] = [format_powers(run_label(record.config)) for record, _ in pairs]
     frame["state"] = [status.shown_state for _, status in pairs]
-    shown = frame[["policy", "precision", "state", "metric", "task", "seed", "created"]]
+    shown = frame[["task", "run", "state", "metric", "seed", "created"]]
     shown = shown.assign(created=pd.to_datetime(shown["created"]))
     event = st.dataframe(
         plain_frame(shown),
@@ -182,9 +197,10 @@ def show_recent_runs() -> None:
         key="recent_runs",
         column_config={
             "metric": st.column_config.NumberColumn(format="%.3f"),
+            "seed": st.column_config.NumberColumn(width=50),
             "created": st.column_config.DatetimeColumn(format="D MMM, HH:mm"),
         },
-        alt="The newest runs with policy, state and metric",
+        alt="The newest runs with task, policy, state and metric",
     )
     if event.selection.rows:
         chosen = str(frame["run_id"].iloc[event.selection.rows[0]])

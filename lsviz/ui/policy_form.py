@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 import streamlit as st
 from pydantic.fields import FieldInfo
@@ -13,16 +13,20 @@ from lsviz.errors import UserError
 from lsviz.policies import POLICIES, Policy, Range, format_number, format_policy, parse_policy
 from lsviz.ui.text import plain
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 SHOWN_AT_ONCE: Final = 1
 """How many settings stand beside the policy's name; the rest is one click away."""
 
 
-def policy_form(form: str, default: str) -> str:
+def policy_form(form: str, default: str, below: DeltaGenerator | None = None) -> str:
     """Ask for a policy and its settings.
 
     Args:
         form: Tells forms apart; the form called ``policy`` keeps its value in the URL.
         default: String form of the policy shown first.
+        below: Where the settings that are seldom changed stand, which not every policy has; else at the end.
 
     Returns:
         The policy's string form; where a setting is wrong, what was typed, which `parse_policy` refuses.
@@ -35,12 +39,13 @@ def policy_form(form: str, default: str) -> str:
         help="What decides on S. Type to search: every library's own scaler is here.",
     )
     cls = POLICIES[name]
-    st.caption(f"{plain(format_powers(cls.rule))} *{plain(cls.source)}.*")
-    keys = cls.settings()
-    values = {key: _setting(form, cls, key) for key in keys[:SHOWN_AT_ONCE]}
+    with st.container(key=f"{form}-rule"):  # of a steady height, whichever policy it is
+        st.caption(f"{plain(format_powers(cls.rule))} *{plain(cls.source)}.*")
+        keys = cls.settings()
+        values = {key: _setting(form, cls, key) for key in keys[:SHOWN_AT_ONCE]}
     rest = keys[SHOWN_AT_ONCE:]
     if rest:
-        with st.expander(f"{len(rest)} more settings of {name}"):
+        with below or st.container(), st.expander(f"{len(rest)} more settings of {name}"):
             values.update({key: _setting(form, cls, key) for key in rest})
     text = _string_form(cls, values)
     try:

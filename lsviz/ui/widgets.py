@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -23,6 +23,9 @@ from lsviz.ui.saving import Data, show_saving
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain
 
+if TYPE_CHECKING:
+    from streamlit.delta_generator import DeltaGenerator
+
 GLOSSARY_HEIGHT: Final = 460
 FEW_ROWS: Final = 100
 """Up to which `show_rows` is the table to take."""
@@ -34,6 +37,15 @@ _PLOTLY_CONFIG: Final = {
     "toImageButtonOptions": {"format": "png", "scale": 2, "filename": "lsviz"},
     "showSendToCloud": False,
 }
+
+
+def heading_place(page: str) -> DeltaGenerator:
+    """Return where a page says first what it has found; the frame's style keeps room there for long answers.
+
+    Args:
+        page: Its name; below, nothing moves when another answer takes another line.
+    """
+    return st.container(key=f"heading_{page}")
 
 
 def show_figure(

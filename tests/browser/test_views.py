@@ -79,8 +79,8 @@ SHIFTS = """window.lsvizShifts = 0;
 new PerformanceObserver((list) => {
   for (const shift of list.getEntries()) window.lsvizShifts += shift.value;
 }).observe({ type: 'layout-shift', buffered: true });"""
-SWAPPED = {"whatif"}
-"""Where another choice is another answer: of BF16 a sentence tells what of FP16 takes a figure."""
+
+
 STEADY = 0.1
 """The sum of layout shifts below which people see a page as steady (web.dev's Cumulative Layout Shift)."""
 
@@ -115,4 +115,4 @@ def test_a_copied_link_shows_the_same_and_nothing_jumps(name: str, tabs: tuple[P
     expect(linked.get_by_role("heading").first).to_be_visible()
     settle(linked)
     assert linked.evaluate(VIEW).splitlines() == chosen.splitlines()
-    assert shifts < STEADY or name in SWAPPED
+    assert shifts < STEADY

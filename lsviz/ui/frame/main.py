@@ -53,6 +53,26 @@ button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {
 """
 
 
+# Room for words of any usual length, wide and narrow: a longer answer then moves nothing below it.
+ROOM_REM: Final = {
+    "heading_explore": (11.2, 17.5),
+    "heading_whatif": (12.7, 15.7),
+    "heading_blame": (11.7, 14.4),
+    "task-about": (8.4, 12.6),
+    "policy-rule": (10.7, 13.7),
+}
+
+
+def room_style() -> str:
+    """Return the style that keeps that room; a shorter answer to a page stands at its lower end."""
+    wide, narrow = (
+        "".join(f".st-key-{key} {{min-height: {rem[width]}rem}}" for key, rem in ROOM_REM.items())
+        for width in (0, 1)
+    )
+    ends = '[class*="st-key-heading_"] {justify-content: flex-end}'
+    return f"{ends}{wide}@media (max-width: 1100px) {{{narrow}}}"
+
+
 def main() -> None:
     """Draw the page that the URL names."""
     st.set_page_config(page_title="lsviz: see loss scaling", page_icon=ICON, layout="wide")
@@ -73,7 +93,7 @@ def main() -> None:
     chosen = st.navigation(pages, position="top")
     arrive(chosen.url_path or PAGES[0])
     show_menu(chosen.url_path or PAGES[0])
-    st.html(f"<style>{STYLE}{hiding_style(hidden())}</style>")
+    st.html(f"<style>{STYLE}{room_style()}{hiding_style(hidden())}</style>")
     show_view_only()
     begin_page()
     chosen.run()

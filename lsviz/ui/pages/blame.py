@@ -1,7 +1,5 @@
 """Blame: which gradient overflowed first at each skipped step, and which layer limits S for all."""
 
-import streamlit as st
-
 from lsviz.ui.blaming import (
     examine_run,
     show_finding,
@@ -13,7 +11,7 @@ from lsviz.ui.blaming import (
 )
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
-from lsviz.ui.widgets import show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -24,7 +22,7 @@ if not runs:
         "Launch one: it keeps the largest gradient of every layer at every step.",
     )
 
-heading = st.container()
+heading = heading_place("blame")
 examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
 run = choose_run(skipping_first(runs), examined)
 found = examine_run(run)

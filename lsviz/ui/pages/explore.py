@@ -14,6 +14,7 @@ from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
+    heading_place,
     show_pictures,
     show_problems,
     show_spectra,
@@ -21,7 +22,7 @@ from lsviz.ui.widgets import (
 
 samples = RunStore.at(samples_root())
 shown = samples.list_runs() or run_store().list_runs()
-heading = st.container()
+heading = heading_place("explore")
 setting_column, beside_column, step_column = st.columns([4, 6, 5], vertical_alignment="bottom")
 with setting_column:
     of_setting = choose_setting(shown)

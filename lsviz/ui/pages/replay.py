@@ -14,7 +14,7 @@ from lsviz.ui.replaying import (
 )
 from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -25,7 +25,7 @@ if not runs:
         "Launch one: it keeps the largest gradient of every layer at every step.",
     )
 
-heading = st.container()
+heading = heading_place("replay")
 run = choose_run(runs, "Whose gradients the policies are shown.")
 policies = choose_replayed(run)
 read = read_series(run)

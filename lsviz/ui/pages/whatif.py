@@ -19,7 +19,7 @@ from lsviz.ui.whatif import (
     show_warnings,
     show_window,
 )
-from lsviz.ui.widgets import show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
 
 store = run_store()
 runs = store.list_runs()
@@ -28,7 +28,7 @@ if not runs:
         store, "No run to ask yet", "Launch one: every recorded step then has an FP32 reference beside it."
     )
 
-heading = st.container()
+heading = heading_place("whatif")
 run_column, format_column = st.columns([6, 5], vertical_alignment="bottom")
 with run_column:
     with_reference = sorted(runs, key=lambda run: run.config.reference_every == 0)  # stable: newest first
@@ -43,9 +43,9 @@ except WhatIfError as error:
     st.stop()
 
 show_finding(heading, run, answer)
+show_window(answer, fmt)
 show_warnings(answer)
 show_next(run, answer)
-show_window(answer, fmt)
 if choose_closer(answer) == GAPS:
     show_gaps(answer, fmt)
 else:
