@@ -157,19 +157,21 @@ def _crosses(blame: pd.DataFrame, layers: Sequence[str], palette: Palette) -> li
     here = here.iloc[:: max(1, math.ceil(len(here) / MAX_MARKS))]
     if here.empty:
         return []
+    places = {"x": here["step"], "y": [place[name] for name in here["layer"]], "mode": "markers"}
+    under = {"symbol": "x-thin", "size": 13, "line": {"color": palette.paper, "width": 5.5}}
+    over = {"symbol": "x-thin", "size": 10, "line": {"color": palette.text, "width": 2}}
     return [
+        scatter_trace(**places, marker=under, hoverinfo="skip"),  # so that a cross is seen on any colour
         scatter_trace(
-            x=here["step"],
-            y=[place[name] for name in here["layer"]],
-            mode="markers",
-            marker={"symbol": "x-thin", "size": 10, "line": {"color": palette.paper, "width": 2.5}},
+            **places,
+            marker=over,
             customdata=[
                 f"step {row['step']:,} skipped: {row['found']} began in {literal(str(row['tensor']))}"
                 + (", injected on purpose" if row["cause"] == "injected" else "")
                 for row in here.to_dict("records")
             ],
             hovertemplate="%{customdata}<extra></extra>",
-        )
+        ),
     ]
 
 

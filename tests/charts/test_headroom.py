@@ -24,7 +24,7 @@ def test_cells_hold_the_headroom_and_crosses_the_blamed_layers(mode: Mode, tmp_p
     blame = blame_frame(run.steps(), run.outcomes(), amax, precision="fp16")
     assert len(blame) >= 3
     figure = headroom_figure(headroom, blame, mode)
-    heat, crosses = figure.data
+    heat, _, crosses = figure.data
     assert list(figure.layout.yaxis.ticktext) == ["layer1", "layer2", "output"]
     for row in headroom.to_dict("records"):
         place = ["layer1", "layer2", "output"].index(row["layer"])
@@ -40,7 +40,7 @@ def test_colours_span_the_runs_own_headroom_and_the_bottleneck_is_framed() -> No
     headroom = pd.DataFrame({"step": [0, 0, 1, 1], "layer": layer, "headroom": [18, 30, -3, 29]})
     blame = pd.DataFrame({"step": [1], "layer": ["top"], "tensor": ["top"], "found": ["Inf"]})
     figure = headroom_figure(headroom, blame.assign(cause="injected", injected="1:top:huge"), "light", "top")
-    heat, crosses = figure.data
+    heat, _, crosses = figure.data
     assert (heat.zmin, heat.zmax) == (18, 30)  # without the step that was spoilt on purpose
     assert list(heat.colorbar.ticktext) == ["18", "30"]
     (frame,) = figure.layout.shapes

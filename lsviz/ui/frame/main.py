@@ -41,13 +41,17 @@ ICON: Final = Path(__file__).parents[1] / "icon.png"
 # for contrast: Streamlit's is below AA.
 STYLE: Final = """
 .st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
-[data-testid="stLayoutWrapper"]:has(> .st-key-start_bar) {position: sticky; top: 4.2rem; z-index: 5}
+[data-testid="stLayoutWrapper"]:has(> .st-key-start_bar) {position: sticky; top: 4.2rem; z-index: 5;
+  background: Canvas; box-shadow: 0 0 0 .5rem Canvas}
+.stTable > div {background: linear-gradient(to left, Canvas 40%, transparent) right/3rem 100% no-repeat local,
+  linear-gradient(to left, rgba(128,128,128,.45), transparent) right/1rem 100% no-repeat scroll}
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
 .st-key-page_menu {position: fixed; top: .62rem; right: 1rem; width: auto; z-index: 999991}
 .st-key-learn_contents button, .st-key-learn_contents button div {justify-content: start; text-align: left}
 :is(.st-key-learn_overflows, .st-key-traced-clicked) [role="toolbar"] {flex-wrap: wrap; overflow: visible}
 button[aria-label^="Download as CSV"] {display: none}
 [data-testid="stCaptionContainer"] {opacity: .8}
+[data-testid="stPopoverButton"][aria-expanded="true"] {color: inherit !important}
 button kbd {color: inherit !important; opacity: 1 !important}
 button[data-variant][data-selected="true"], [data-testid="stSliderThumbValue"] {color: inherit !important}
 """
