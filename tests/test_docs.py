@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 import lsviz
+from lsviz.runs.store import RunStore
+from tests.commands import forked
 from tests.conftest import PATIENCE, REPOSITORY, clean_environment
 
 DOCS = REPOSITORY / "docs"
@@ -85,3 +90,38 @@ def test_the_commands_of_the_docs_exist() -> None:
         for block in blocks(path.read_text(), "sh"):
             for name in re.findall(r"^(?:[A-Z_]+=\S+ )*lsviz (\S+)", block, re.M):
                 assert name in known, (path.name, name)
+
+
+SHORTER = {"run": "--steps 4", "sweep": "--steps 22 --seeds 0", "reproduce": "--help", "lab": "--help"}
+"""So that all that trains takes seconds; a command with --help still refuses an option that it has not."""
+NOT_TYPED = ("lsviz dash", "--engine ray", "$SLURM")
+"""What the tests of the dashboard and of Ray run, and a line of Slurm's."""
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the lines that begin with lsviz, joined where they go on, without remarks and pipes."""
+    lines = [line for block in blocks(text.replace("\\\n", " "), "sh") for line in block.splitlines()]
+    typed = [re.split(r"\s#|\s\|", line)[0].strip() for line in lines if line.startswith("lsviz ")]
+    return [line for line in typed if not any(words in line for words in NOT_TYPED)]
+
+
+def test_every_command_of_the_docs_works(tmp_path: Path) -> None:
+    samples = RunStore.at(REPOSITORY / "sample_runs").list_runs()
+    skipping, *_ = (run.run_id for run in samples if run.status.skipped_steps and not run.config.inject)
+    faulty, *_ = (run.run_id for run in samples if run.config.inject)
+    (tmp_path / "amp.jsonl").write_text('{"step": 0, "scale": 65536.0}\n{"step": 1, "scale": 32768.0}\n')
+    with SummaryWriter(tmp_path / "logs" / "my-run") as writer:
+        writer.add_histogram("grad/layer1", np.float32([2.0**-20, 2.0**-30, 1.0]), 0)
+    train = "run --task digits-mlp --policy none --steps 4 --check-update --out runs --json"
+    trained = forked(*shlex.split(train), cwd=tmp_path)
+    own = json.loads(trained.stdout)["run_id"]
+    lines = list(dict.fromkeys(line for path in TEXTS for line in commands_of(path.read_text())))
+    assert len(lines) > 30
+    for line in sorted(lines, key=lambda line: "lsviz rm" in line):
+        name = line.split()[1]
+        run = own if name in ("updates", "rm") else faulty if name == "react" else skipping
+        words = re.sub(r"\bRUN\d?\b|runs/mine", run, line)
+        words = words.replace("parts/*/2*/ --runs runs", f"runs/{own} --runs elsewhere")
+        words = words.replace("lsviz rm", "lsviz rm --yes")
+        done = forked(*shlex.split(words)[1:], *SHORTER.get(name, "").split(), cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
