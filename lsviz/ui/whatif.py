@@ -180,7 +180,8 @@ def show_window(answer: Answer, fmt: str) -> None:
     show_figure(figure, "window", alt, answer.window)
     st.caption(
         "Drag the slider: the gradients of all recorded steps stay where they are, and S moves "
-        f"{target.name.upper()}'s range over them. Shares are of one cast of a layer's non-zero values. A "
+        f"{target.name.upper()}'s range over them. Shares are of one cast of the non-zero "
+        "values at a layer's output; the limits above and the map below count its weights' gradients too. A "
         "link to this page begins at the S that is asked for at its end."
     )
 
