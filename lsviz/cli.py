@@ -25,7 +25,6 @@ from lsviz.cli_runs import compare, export, import_runs, remove
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
-    doctor_table,
     frame_records,
     policies_table,
     print_error,
@@ -34,6 +33,7 @@ from lsviz.console import (
     runs_table,
     trace_table,
 )
+from lsviz.console_doctor import doctor_table
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
