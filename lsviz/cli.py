@@ -18,6 +18,7 @@ import typer
 from lsviz import __version__, options
 from lsviz.analysis.findings import ordinal
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_figure import figure
 from lsviz.cli_lab import lab, updates
 from lsviz.cli_react import react
 from lsviz.cli_replay import blame, layers, replay, skips
@@ -269,6 +270,9 @@ def report(
 
     write_report([find_run(name, runs) for name in run_ids], out)
     print(out.resolve())
+
+
+app.command()(figure)
 
 
 @app.command()

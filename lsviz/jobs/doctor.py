@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import psutil
 
+from lsviz.errors import UserError
+from lsviz.jobs.browser import NO_BROWSER, find_browser
 from lsviz.runs.store import default_root
 
 PACKAGES = (*("torch", "streamlit", "plotly", "pandas", "numpy", "pyarrow", "pydantic", "scikit-learn"),)
@@ -86,14 +88,24 @@ def diagnose() -> dict[str, Any]:
 def extras() -> list[dict[str, Any]]:
     """Return the extras: name, versions of their packages, what each gives, how to get one that is missing.
 
-    Nothing is imported. Everything is JSON; ``get`` is None where all of an extra's packages are here.
+    Nothing is imported. Everything is JSON; ``get`` is None where all that an extra needs is here.
     """
     told = []
     for extra in EXTRAS:
         versions = {name: _version(name) for name in extra.packages}
         get = f"pip install 'lsviz[{extra.name}]'" if None in versions.values() else None
+        if extra.name == "export" and get is None:
+            get = _browser_missing()
         told.append({"name": extra.name, "versions": versions, "gives": extra.gives, "get": get})
     return told
+
+
+def _browser_missing() -> str | None:
+    """Return how to get a browser that draws; None where there is one."""
+    try:
+        return None if find_browser() else NO_BROWSER
+    except UserError as error:
+        return str(error)
 
 
 def machine() -> dict[str, Any]:
