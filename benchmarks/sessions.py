@@ -12,7 +12,7 @@ import re
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.request import urlopen
@@ -45,8 +45,17 @@ def load_files(url: str) -> int:
     return read
 
 
-async def open_session(url: str, files: ThreadPoolExecutor, page: str = "") -> tuple[float, bool]:
-    """Open one session; return the seconds until its script is done, and whether a figure or table came."""
+async def open_session(
+    url: str, files: ThreadPoolExecutor, page: str = "", stay: Callable[[], Awaitable[None]] | None = None
+) -> tuple[float, bool]:
+    """Open one session; return the seconds until its script is done, and whether a figure or table came.
+
+    Args:
+        url: The server's.
+        files: Where files are loaded.
+        page: Which page; the first one by default.
+        stay: Awaited before the session is left.
+    """
     started = time.perf_counter()
     await asyncio.get_running_loop().run_in_executor(files, load_files, url)
     address = f"ws{url.removeprefix('http')}/_stcore/stream"
@@ -64,7 +73,10 @@ async def open_session(url: str, files: ThreadPoolExecutor, page: str = "") -> t
             seen |= message.delta.new_element.WhichOneof("type") in ("plotly_chart", "dataframe")
             if message.WhichOneof("type") == "script_finished":
                 break
-    return time.perf_counter() - started, seen
+        taken = time.perf_counter() - started
+        if stay is not None:
+            await stay()
+    return taken, seen
 
 
 async def open_all(url: str, number: int, page: str = "") -> list[float]:

@@ -18,6 +18,7 @@ import typer
 from lsviz import __version__, options
 from lsviz.analysis.findings import ordinal
 from lsviz.cli_analysis import find_run, recommend, whatif
+from lsviz.cli_figure import figure
 from lsviz.cli_lab import lab, updates
 from lsviz.cli_react import react
 from lsviz.cli_replay import blame, layers, replay, skips
@@ -25,7 +26,6 @@ from lsviz.cli_runs import compare, export, import_runs, remove
 from lsviz.cli_sweep import reproduce, sweep
 from lsviz.console import (
     RunProgress,
-    doctor_table,
     frame_records,
     policies_table,
     print_error,
@@ -34,6 +34,7 @@ from lsviz.console import (
     runs_table,
     trace_table,
 )
+from lsviz.console_doctor import doctor_table
 from lsviz.errors import UserError
 from lsviz.policies import POLICIES, parse_number, parse_policy, trace_amax, trace_overflows
 from lsviz.runs.config import RunConfig
@@ -269,6 +270,9 @@ def report(
 
     write_report([find_run(name, runs) for name in run_ids], out)
     print(out.resolve())
+
+
+app.command()(figure)
 
 
 @app.command()

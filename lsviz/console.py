@@ -377,21 +377,6 @@ def _setting(value: Any) -> str:
     return str(value).lower() if isinstance(value, (str, bool)) else format_number(value)
 
 
-def doctor_table(report: Mapping[str, Any]) -> None:
-    """Print the report of ``lsviz doctor``."""
-    console = open_console()
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in report["versions"].items():
-        table.add_row(name, Text(value or "missing"))
-    for name in ("cpu", "gpu", "device", "engine", "kernel", "runs"):
-        table.add_row(name, Text(str(report[name] or "none")))
-    console.print(table)
-    for line in report["missing"]:
-        console.print(Text(f"missing: {line}"))
-    if not report["missing"]:
-        console.print("Everything lsviz needs is here.")
-
-
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"

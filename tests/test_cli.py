@@ -181,7 +181,11 @@ def test_doctor_tells_versions_and_engine(tmp_path: Path) -> None:
     assert "FP16" in report["engine"]
     assert report["kernel"].startswith("compiled loops")
     assert report["device"] in ("cpu", "cuda")
-    assert "torch" in forked("doctor", cwd=tmp_path).stdout
+    told = forked("doctor", cwd=tmp_path).stdout
+    assert "torch" in told
+    for extra in report["extras"]:
+        assert extra["gives"] in told
+        assert extra["get"] is None or extra["get"] in told
 
 
 ERRORS = [

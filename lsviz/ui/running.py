@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.errors import UserError
+from lsviz.jobs.exporting import DASHBOARDS, dashboard_zip, installed_dashboards
+from lsviz.jobs.exporting import MAX_RUNS as MAX_DASHBOARD_RUNS
 from lsviz.jobs.removal import refuse_to_delete
 from lsviz.report import report_html
 from lsviz.runs.bundle import MAX_RUNS, export_bundle
@@ -108,6 +111,11 @@ def _exports(chosen: Sequence[Run]) -> None:
                 f"{file}-{fmt}.zip",
                 f"export_{fmt}",
             )
+        for fmt in installed_dashboards() if len(chosen) <= MAX_DASHBOARD_RUNS else ():
+            what = f"Event file{'' if one else 's'}" if fmt == "tensorboard" else "Offline runs"
+            what = "An offline run" if fmt == "wandb" and one else what
+            make = partial(dashboard_zip, list(chosen), fmt)
+            _download(f"{what}, for {DASHBOARDS[fmt]}", make, f"{file}-{fmt}.zip", f"export_{fmt}")
 
 
 def _download(label: str, make: Callable[[], bytes], file: str, key: str) -> None:

@@ -26,6 +26,7 @@ from tests.ui.opening import PAGES, copy_of, make_running, open_page, put_status
 SECRET = "a-token-of-some-length"
 UI = REPOSITORY / "lsviz" / "ui"
 READING = {
+    "lsviz.jobs.exporting": {"DASHBOARDS", "MAX_RUNS", "dashboard_zip", "installed_dashboards"},
     "lsviz.jobs.manager": {"check_room", "is_ending", "is_ours", "live_status"},
     "lsviz.jobs.queue": {"live_jobs", "places", "tend"},  # tending starts only what was asked for before
     "lsviz.jobs.slots": {"slots"},

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from lsviz.jobs import exporting
 from lsviz.runs.bundle import export_bundle
 from lsviz.runs.exchange import export_zip
 from lsviz.runs.labelling import pin_run, set_labels
@@ -17,6 +18,7 @@ from lsviz.runs.labels import Labels
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
 from lsviz.runs.writer import RunWriter, create_run
+from lsviz.ui import running
 from lsviz.ui.comparing import baseline_of
 from tests.conftest import SAMPLES
 from tests.runs.test_store import CONFIG
@@ -71,6 +73,31 @@ def test_ticked_runs_in_the_address_can_be_acted_on(own: list[Run]) -> None:
     assert {link.proto.label for link in app.get("page_link")} == {"Compare", "Layers"}
     assert "2 runs, as a zip to import elsewhere" in {b.proto.label for b in app.get("download_button")}
     assert "Name and tags" not in labels(app)
+
+
+def downloads(app: object) -> dict[str, str]:
+    return {button.proto.id.split("-")[-1]: button.proto.label for button in app.get("download_button")}  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("no_samples")
+def test_exports_for_other_dashboards_are_offered_where_their_packages_are(
+    own: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = f"{own[0].run_id},{own[1].run_id}"
+    assert {"Event file, for TensorBoard", "An offline run, for W&B"} <= set(
+        downloads(open_page("runs", marked=own[0].run_id)).values()
+    )
+    monkeypatch.setenv("LSVIZ_READ_ONLY", "1")  # an export changes nothing
+    told = downloads(open_page("runs", marked=both))
+    assert (told["export_tensorboard"], told["export_wandb"]) == (
+        "Event files, for TensorBoard",
+        "Offline runs, for W&B",
+    )
+    monkeypatch.setattr(exporting.importlib.util, "find_spec", lambda name: None if name == "wandb" else name)
+    assert not {"export_wandb"} & downloads(open_page("runs", marked=both)).keys()
+    assert "export_tensorboard" in downloads(open_page("runs", marked=both))
+    monkeypatch.setattr(running, "MAX_DASHBOARD_RUNS", 1)
+    assert "export_tensorboard" not in downloads(open_page("runs", marked=both))
 
 
 @pytest.mark.usefixtures("no_samples")
