@@ -22,7 +22,7 @@ import pytest
 
 from lsviz.jobs.ray import ray_crew
 from lsviz.jobs.raycluster import RayError
-from lsviz.jobs.raynode import SCRATCH
+from lsviz.jobs.rayscratch import SCRATCH
 from lsviz.jobs.sweep import LOCK as SWEEP_LOCK
 from lsviz.jobs.sweep import finished_runs, run_sweep
 from lsviz.runs.config import RunConfig
