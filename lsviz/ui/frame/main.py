@@ -40,7 +40,7 @@ ICON: Final = Path(__file__).parents[1] / "icon.png"
 # Streamlit's own CSV of a table leaves formulas in it; ours does not (`csv_text`). The last three lines are
 # for contrast: Streamlit's is below AA.
 STYLE: Final = """
-.st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
+[class*="st-key-live_"] [data-stale="true"] {opacity: 1 !important; transition: none !important}
 [data-testid="stLayoutWrapper"]:has(> .st-key-start_bar) {position: sticky; top: 4.2rem; z-index: 5}
 .stMainBlockContainer {padding-top: 3.6rem; padding-bottom: 3rem}
 .st-key-page_menu {position: fixed; top: .62rem; right: 1rem; width: auto; z-index: 999991}
