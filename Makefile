@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RAY_TESTS := tests/jobs/test_ray.py tests/jobs/test_raydriver.py
 
 .PHONY: app test test-ray soak check bench samples clean
 
@@ -10,11 +11,11 @@ app: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal --ignore tests/jobs/test_ray.py
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(foreach file,$(RAY_TESTS),--ignore $(file))
 
 # By themselves, since Ray reads whether to ask for a token as it is imported, and Lightning imports it.
 test-ray: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q tests/jobs/test_ray.py
+	$(BIN)/python -m pytest -q $(RAY_TESTS)
 
 # The long part of the faults and loads that tests/faults holds against it: about 40 minutes.
 soak: $(VENV)/.installed-test

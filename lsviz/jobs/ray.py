@@ -258,7 +258,9 @@ class _RayCrew:
         except errors.RayError as error:
             lost = _reason(error)
         else:
-            return answer
+            if answer["state"] != "cancelled":
+                return answer
+            lost = "somebody cancelled its task"
         if self._asked is not None:
             return None
         task.lost += task.begun

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from filelock import FileLock, Timeout
-
 from lsviz import __version__
 from lsviz.errors import UserError
+from lsviz.jobs.rayscratch import scratch
 from lsviz.jobs.worker import StopFlag, execute_logged
 from lsviz.runs.config import RunConfig
 from lsviz.runs.exchange import export_zip
@@ -31,11 +29,6 @@ from lsviz.runs.writer import create_run
 if TYPE_CHECKING:
     from lsviz.training.loop import StepResult
 
-SCRATCH: Final = "lsviz-ray-"
-"""How the folders begin in which a node's runs are trained, where the node keeps its temporary files."""
-LOCK: Final = ".in-use.lock"
-STALE_SECONDS: Final = 60.0
-"""Older than that, a scratch folder whose lock nobody holds is one that a killed worker left behind."""
 TELL_SECONDS: Final = 0.2
 
 
@@ -68,7 +61,8 @@ class Answer(TypedDict):
         state: How the run ended.
         error: Why it failed.
         node: Name of the machine.
-        run: The run as `lsviz.runs.exchange.export_zip` writes it; None where it can't be read.
+        run: The run as `lsviz.runs.exchange.export_zip` writes it; None where it can't be read, or was
+            cancelled.
     """
 
     state: State
@@ -110,15 +104,16 @@ def train_apart(order: Order, board: Any) -> Answer:
     if not order["gpu"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to a task that asked for none
     try:
-        with scratch() as root:
+        with scratch() as root, _flagged() as stop:
             path = create_run(
                 root,
                 RunConfig.model_validate_json(order["config"]),
                 limits=RunLimits.model_validate_json(order["limits"]),
             )
             with _printing_to(path / "log.txt"):
-                state, error = execute_logged(path, StopFlag(), _Teller(board, order["key"]))
-            return {"state": state, "error": error, "node": node, "run": _packed(path)}
+                state, error = execute_logged(path, stop, _Teller(board, order["key"]))
+            packed = None if state == "cancelled" else _packed(path)
+            return {"state": state, "error": error, "node": node, "run": packed}
     except (UserError, OSError) as broken:  # no room in scratch, mostly
         return {"state": "failed", "error": f"{node}: {broken}", "node": node, "run": None}
 
@@ -148,21 +143,23 @@ class _Teller:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """Make a folder for one run, which goes with it; those of killed workers go first."""
-    parent = Path(tempfile.gettempdir())
-    for folder in parent.glob(f"{SCRATCH}*"):
-        with contextlib.suppress(OSError, Timeout):
-            old = time.time() - folder.lstat().st_mtime > STALE_SECONDS
-            if old and not folder.is_symlink():
-                with FileLock(folder / LOCK, timeout=0):
-                    shutil.rmtree(folder, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH))
+def _flagged() -> Iterator[StopFlag]:
+    """Turn Ray's first cancel into a flag that is read between steps; a second one interrupts at once.
+
+    Ray's own KeyboardInterrupt is lost where it comes while a library is imported that catches all.
+    """
+    flag = StopFlag()
+
+    def on_cancel(number: int, frame: Any) -> None:
+        if flag:
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = signal.signal(signal.SIGINT, on_cancel)
     try:
-        with FileLock(folder / LOCK):
-            yield folder
+        yield flag
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,10 @@ class SweepError(UserError):
     """A sweep can't be started; the message says why."""
 
 
+class SweepBusyError(SweepError):
+    """Another sweep is at work in the folder."""
+
+
 @dataclass(frozen=True, slots=True)
 class SweepResult:
     """What a sweep came to.
@@ -132,7 +136,8 @@ def run_sweep(
         recruit: Makes the crew that trains; None: processes of this machine.
 
     Raises:
-        SweepError: Too many configs, no jobs, or another sweep is at work in the folder.
+        SweepError: Too many configs or no jobs.
+        SweepBusyError: Another sweep is at work in the folder.
         RunFolderError: The folder can't be written.
     """
     wanted = list(dict.fromkeys(configs))
@@ -157,7 +162,7 @@ def run_sweep(
 
 def _only_one(root: Path) -> AbstractContextManager[None]:
     words = f"another sweep is at work in {str(root)!r}: wait for it, or give another --out"
-    return held(root, LOCK, 0, SweepError(words))
+    return held(root, LOCK, 0, SweepBusyError(words))
 
 
 class _Crew:

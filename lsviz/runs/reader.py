@@ -189,15 +189,7 @@ class Run:
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of log.txt; empty where there is none."""
-        path = self.path / "log.txt"
-        try:
-            start = max(0, require_plain(path) - 64 * 1024)
-            with path.open("rb") as file:
-                file.seek(start)
-                text = file.read(64 * 1024).decode("utf-8", errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return log_tail(self.path / "log.txt", lines)
 
     def _by_step(self, filters: list[Filter], columns: Sequence[str] | None) -> pa.Table | None:
         """Return an ended run's rows from the file by step; None where that can't be read."""
@@ -294,6 +286,18 @@ def open_run(path: str | Path) -> Run:
         raise RunError(f"no run at {str(path)!r}; a run is a folder with a run.json")
     _ = run.record
     return run
+
+
+def log_tail(path: Path, lines: int = 20) -> str:
+    """Return the last lines of a log; empty where there is none."""
+    try:
+        start = max(0, require_plain(path) - 64 * 1024)
+        with path.open("rb") as file:
+            file.seek(start)
+            text = file.read(64 * 1024).decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
 
 
 def _chosen(names: Sequence[tuple[str, str]], filters: list[Filter]) -> list[int]:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from lsviz.jobs import manager, pausing, removal
+from lsviz.jobs import manager, pausing, removal, sweeping
 from lsviz.runs import incoming, labelling
 from lsviz.ui.access import require_change
 
@@ -32,3 +32,7 @@ delete_run = _guarded(removal.delete_run)
 set_labels = _guarded(labelling.set_labels)
 pin_run = _guarded(labelling.pin_run)
 import_file = _guarded(incoming.import_file)
+start_sweep = _guarded(sweeping.start_sweep)
+cancel_sweep = _guarded(sweeping.cancel_sweep)
+resume_sweep = _guarded(sweeping.resume_sweep)
+dismiss_sweep = _guarded(sweeping.dismiss_sweep)

@@ -17,12 +17,13 @@ from lsviz.runs.reader import RunError
 from lsviz.runs.store import default_root
 from lsviz.training.catalog import TASKS, TaskSpec, find_task
 from lsviz.ui.access import changing
-from lsviz.ui.acting import submit_run
+from lsviz.ui.acting import start_sweep, submit_run
 from lsviz.ui.also_form import also_form
 from lsviz.ui.fault_form import fault_form
 from lsviz.ui.policy_form import policy_form
 from lsviz.ui.queueing import queue_line, session_owner
 from lsviz.ui.state import MAX_COMPARED, remember_run, run_store, watch, watched_runs
+from lsviz.ui.sweeping import ENGINES, engine_form
 from lsviz.ui.text import plain, plain_frame
 from lsviz.ui.update_form import show_update_warnings, start_form, update_form
 
@@ -35,6 +36,7 @@ def launch_form() -> None:
     start_bar = st.container(key="start_bar")
     _tell_unknown("task", TASKS)
     _tell_unknown("precision", PRECISIONS)
+    _tell_unknown("engine", ENGINES)
     task = st.selectbox(
         "Task",
         list(TASKS),
@@ -51,6 +53,7 @@ def launch_form() -> None:
         policy = policy_form("policy", "constant", seldom_place)
     with plain_place:
         precision, also, steps, seed = _plain_settings(spec)
+        engine = engine_form()
     start = start_form()
     update = update_form(spec)
     recording = _recording_settings()
@@ -78,7 +81,8 @@ def launch_form() -> None:
             shortcut="Ctrl+Enter",
             **changing(),
         ):
-            _start([settings, *(settings | changes for changes in also)])
+            asked = [settings, *(settings | changes for changes in also)]
+            _start_on_ray(asked) if engine == "ray" else _start(asked)
 
 
 def _plain_settings(spec: TaskSpec) -> tuple[str, list[dict[str, Any]], int, int]:
@@ -142,6 +146,17 @@ def _recording_settings() -> dict[str, Any]:
         "reference_every": reference_every,
         "check_update": check_update,
     }
+
+
+def _start_on_ray(asked: Sequence[dict[str, Any]]) -> None:
+    """Start a sweep of these runs, or none; the panel of sweeps shows it."""
+    try:
+        start_sweep(default_root(), [RunConfig.build(**settings) for settings in asked])
+    except UserError as error:
+        st.error(plain(error))
+        return
+    st.toast("Started on Ray. It goes on when you close this page.", icon=":material/play_arrow:")
+    st.rerun()
 
 
 def _start(asked: Sequence[dict[str, Any]]) -> None:

@@ -9,9 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pytest
 
 from lsviz.jobs.ray import ray_crew
 from lsviz.jobs.raycluster import RayError
-from lsviz.jobs.raynode import SCRATCH
+from lsviz.jobs.rayscratch import SCRATCH
 from lsviz.jobs.sweep import LOCK as SWEEP_LOCK
 from lsviz.jobs.sweep import finished_runs, run_sweep
 from lsviz.runs.config import RunConfig
@@ -30,6 +29,7 @@ from lsviz.runs.exchange import export_zip
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
 from tests.conftest import PATIENCE, clean_environment, train_run
+from tests.jobs.conftest import STORE
 from tests.test_cli import strict
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -42,7 +42,6 @@ pytestmark = [
 LONG = 200_000
 SOME = 600
 """Steps that take a while, so that one can see them under way."""
-STORE = 80_000_000
 
 
 def config(seed: int = 0, **settings: object) -> RunConfig:
@@ -55,36 +54,6 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of one node with one CPU, which asks for a token; its workers have a folder for scratch."""
-    if "ray" in sys.modules:
-        pytest.skip("Ray was imported before, without its token: run this file by itself")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
-        patch.setenv("RAY_AUTH_TOKEN", "5" * 64)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # short, since sockets' names are
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
-        patch.setattr(tempfile, "tempdir", None)
-        from ray.cluster_utils import Cluster
-
-        soon = {"health_check_period_ms": 1000, "health_check_initial_delay_ms": 1000}  # that a node is gone
-        node = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": STORE}
-        made = Cluster(initialize_head=True, head_node_args={**node, "_system_config": soon})
-        yield made
-        made.shutdown()
-
-
-@pytest.fixture
-def second(cluster: Any) -> Iterator[Any]:
-    """A second node with one CPU."""
-    node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
-    yield node
-    if node in cluster.worker_nodes:
-        cluster.remove_node(node)
 
 
 def training(seed: int) -> list[psutil.Process]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from filelock import FileLock
 
 from lsviz.cli import main
 from lsviz.jobs.raycluster import Demand, room
-from lsviz.jobs.raynode import LOCK, SCRATCH, scratch
+from lsviz.jobs.rayscratch import LOCK, SCRATCH, scratch
 from lsviz.runs.config import RunConfig
 from tests.conftest import PATIENCE
 
@@ -86,3 +88,29 @@ def test_scratch_that_a_killed_worker_left_goes_with_the_next_run(
             assert mine.stat().st_mode & 0o77 == 0
     assert not mine.exists()
     assert held.exists()
+
+
+def test_scratch_goes_with_a_worker_that_is_killed(tmp_path: Path) -> None:
+    """It trained in two folders, one after the other; the first went with its run."""
+    code = """
+import os, signal
+from lsviz.jobs.rayscratch import scratch
+with scratch() as first:
+    (first / "run").mkdir()
+with scratch() as second:
+    (second / "run").mkdir()
+    assert not first.exists() and second.exists()
+    print(second.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "other").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout.startswith(SCRATCH)
+    end = time.monotonic() + PATIENCE
+    while [path.name for path in tmp_path.iterdir()] != ["other"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)

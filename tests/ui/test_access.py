@@ -32,10 +32,12 @@ READING = {
     "lsviz.jobs.slots": {"slots"},
     "lsviz.jobs.pausing": {"is_pausing"},
     "lsviz.jobs.removal": {"refuse_to_delete"},
+    "lsviz.jobs.sweeping": {"Sweep", "cluster_address", "has_ray", "list_sweeps"},
     "lsviz.runs.bundle": {"MAX_RUNS", "export_bundle"},
     "lsviz.runs.exchange": {"TABLE_FORMATS", "export_tables", "export_zip"},
     "lsviz.runs.lab": {"FILE_NAME", "Lab", "LabError", "VariantResult", "load_lab"},
     "lsviz.runs.reproduction": {"FILE_NAME", "Reproduction", "ReproductionError", "load_reproduction"},
+    "lsviz.runs.sweeps": {"Part", "SweepRecord"},
 }
 """What pages take of the modules that also write; these have nothing that does."""
 HARMLESS = {"config", "injection", "labels", "reader", "schema", "showing", "store", "tables", "updates"}

@@ -40,7 +40,7 @@ ICON: Final = Path(__file__).parents[1] / "icon.png"
 # Streamlit's own CSV of a table leaves formulas in it; ours does not (`csv_text`). The last three lines are
 # for contrast: Streamlit's is below AA.
 STYLE: Final = """
-.st-key-live_runs [data-stale="true"] {opacity: 1 !important; transition: none !important}
+[class*="st-key-live_"] [data-stale="true"] {opacity: 1 !important; transition: none !important}
 [data-testid="stLayoutWrapper"]:has(> .st-key-start_bar) {position: sticky; top: 4.2rem; z-index: 5;
   background: Canvas; box-shadow: 0 0 0 .5rem Canvas}
 .stTable > div {background: linear-gradient(to left, Canvas 40%, transparent) right/3rem 100% no-repeat local,
