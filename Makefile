@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 RAY_TESTS := tests/jobs/test_ray.py tests/jobs/test_raydriver.py
 
-.PHONY: app test test-ray soak check bench samples clean
+LOWEST := .venv.lowest
+
+.PHONY: app test test-ray test-lowest soak check bench samples clean
 
 app: $(VENV)/.installed
 	$(BIN)/lsviz dash $(if $(PORT),--port $(PORT))
@@ -16,6 +18,11 @@ test: $(VENV)/.installed-test
 # By themselves, since Ray reads whether to ask for a token as it is imported, and Lightning imports it.
 test-ray: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q $(RAY_TESTS)
+
+# With the lowest version of every dependency that pyproject.toml allows (torch's is a CUDA build: 8 GB of disk,
+# about a quarter of an hour). All tests but those of browsers, faults and Ray.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist worksteal --ignore tests/jobs/test_ray.py --ignore tests/faults --ignore tests/browser
 
 # The long part of the faults and loads that tests/faults holds against it: about 40 minutes.
 soak: $(VENV)/.installed-test
@@ -89,5 +96,13 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(VENV)/torchvision torchvision==0.28.0
 	touch $@
 
+$(LOWEST)/.installed: pyproject.toml tests/lowest.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tests/lowest.py $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -r $(LOWEST)/tools.txt -e '.[export,lightning,tensorboard,transformers,wandb]'
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.24.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -173,13 +173,13 @@ def difference_frame(labels: Sequence[str], summaries: Sequence[Mapping[str, Any
 
 def _results(steps: pd.DataFrame) -> dict[str, Any]:
     """What the steps table says a run came to; None where there is no number."""
-    metrics = steps["metric"].dropna()
+    metrics, times = steps["metric"].dropna(), steps["ms"].dropna()
     return {
         "final_loss": _number(steps["loss"].iloc[-1]) if len(steps) else None,
         "metric": _number(metrics.iloc[-1]) if len(metrics) else None,
         "skipped_steps": int(steps["skipped"].sum()),
         "final_loss_scale": _number(steps["loss_scale"].iloc[-1]) if len(steps) else None,
-        "ms_per_step": _number(steps["ms"].median()) if len(steps) else None,
+        "ms_per_step": _number(times.median()) if len(times) else None,
     }
 
 
