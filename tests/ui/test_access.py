@@ -12,12 +12,14 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from lsviz.jobs.sweeping import Sweep
 from lsviz.runs.config import RunConfig
 from lsviz.runs.exchange import export_zip
 from lsviz.runs.labels import Labels
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
-from lsviz.ui import access, acting, importing, launching, livestates, running
+from lsviz.runs.sweeps import Part, SweepRecord, read_sweep, write_sweep
+from lsviz.ui import access, acting, importing, launching, livestates, running, sweeping
 from lsviz.ui.access import MIN_TOKEN, READ_ONLY, TOKEN, AccessError
 from tests.conftest import REPOSITORY, SAMPLES
 from tests.runs.test_store import CONFIG
@@ -97,8 +99,19 @@ def test_no_page_writes_files_itself() -> None:
                 assert name != "open" or path.name == "serving.py", f"{path.name}:{node.lineno}"
 
 
+def put_sweep(root: Path) -> Sweep:
+    """A sweep whose driver was killed: one that can be gone on with, and dismissed."""
+    parts = [Part(config=RunConfig.build(**CONFIG.model_dump()))]
+    record = SweepRecord(created=0, updated=0, cluster="local", state="interrupted", parts=parts)
+    folder = root / ".sweeps" / "20260101-000000-abcdef"
+    folder.mkdir(parents=True)
+    write_sweep(folder, record)
+    return Sweep(folder, record, ending=False)
+
+
 def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> None:
     store = RunStore.at(own.path.parent)
+    sweep = put_sweep(own.path.parent)
     arguments = {
         "submit_run": (own.path.parent, RunConfig.build(**CONFIG.model_dump())),
         "cancel_run": (own,),
@@ -108,6 +121,10 @@ def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> Non
         "set_labels": (own, Labels.build(name="x")),
         "pin_run": (own, store),
         "import_file": (io.BytesIO(), store),
+        "start_sweep": (own.path.parent, [RunConfig.build(**CONFIG.model_dump())]),
+        "cancel_sweep": (sweep,),
+        "resume_sweep": (sweep,),
+        "dismiss_sweep": (sweep,),
     }
     acts = {
         name: act
@@ -125,7 +142,7 @@ def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> Non
 @pytest.fixture
 def unhindered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that forgot to disable what they must: only the acts themselves are left to refuse."""
-    for module in (importing, launching, livestates, running):
+    for module in (importing, launching, livestates, running, sweeping):
         monkeypatch.setattr(module, "changing", lambda words=None: {"help": words})
     monkeypatch.setattr(importing, "may_change", lambda: True)
 
@@ -178,6 +195,14 @@ def test_pause_cancel_and_start_again_do_nothing(own: Run, read_only: None, unhi
     app = open_page("launch", run=own.run_id)
     assert refusals(app.button(key=f"again-{own.run_id}").click().run())
     assert len(RunStore.at(own.path.parent).list_runs()) == 1
+
+
+def test_a_sweep_is_left_as_it_is(own: Run, read_only: None, unhindered: None) -> None:
+    sweep = put_sweep(own.path.parent)
+    for label in ("go_on", "dismiss"):
+        app = open_page("launch")
+        assert refusals(app.button(key=f"{label}-{sweep.name}").click().run())
+    assert read_sweep(sweep.path) == sweep.record
 
 
 def test_controls_that_change_things_are_disabled_and_say_why(own: Run, read_only: None) -> None:
