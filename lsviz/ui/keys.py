@@ -44,7 +44,7 @@ KEYS: Final[dict[str, Key]] = {
     "precision": Key(("launch",), "number format"),
     "steps": Key(("launch",), "number of steps"),
     "seed": Key(("launch",), "seed"),
-    "engine": Key(("launch",), "this machine or a Ray cluster"),
+    "engine": Key(("launch",), "this machine, or the CPUs or GPUs of a Ray cluster"),
     "loss_weight": Key(("launch",), "factor on the loss"),
     "init_gain": Key(("launch",), "factor on the initial weights"),
     "optimizer": Key(("launch",), "optimizer"),

@@ -82,7 +82,7 @@ def launch_form() -> None:
             **changing(),
         ):
             asked = [settings, *(settings | changes for changes in also)]
-            _start_on_ray(asked) if engine == "ray" else _start(asked)
+            _start(asked) if engine == "local" else _start_on_ray(asked, engine)
 
 
 def _plain_settings(spec: TaskSpec) -> tuple[str, list[dict[str, Any]], int, int]:
@@ -148,10 +148,11 @@ def _recording_settings() -> dict[str, Any]:
     }
 
 
-def _start_on_ray(asked: Sequence[dict[str, Any]]) -> None:
+def _start_on_ray(asked: Sequence[dict[str, Any]], engine: str) -> None:
     """Start a sweep of these runs, or none; the panel of sweeps shows it."""
+    device = "cuda" if engine == "ray-gpu" else "auto"
     try:
-        start_sweep(default_root(), [RunConfig.build(**settings) for settings in asked])
+        start_sweep(default_root(), [RunConfig.build(**settings, device=device) for settings in asked])
     except UserError as error:
         st.error(plain(error))
         return

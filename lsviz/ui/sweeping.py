@@ -20,14 +20,14 @@ from lsviz.ui.links import link_page
 from lsviz.ui.state import MAX_COMPARED
 from lsviz.ui.text import plain
 
-ENGINES: Final = {"local": "This machine", "ray": "Ray cluster"}
+ENGINES: Final = {"local": "This machine", "ray": "Ray: CPUs", "ray-gpu": "Ray: GPUs"}
 REFRESH_SECONDS: Final = 1.0
 MAX_SHOWN: Final = 8
 _FAILED: Final = "_sweep_failed_"
 
 
 def engine_form() -> str:
-    """Ask where to train, where there is a choice; return ``local`` or ``ray``.
+    """Ask where to train, where there is a choice; return a key of `ENGINES`.
 
     No visitor names the cluster: who does has code run there. This machine's owner did, in RAY_ADDRESS.
     """
@@ -43,8 +43,8 @@ def engine_form() -> str:
         key="engine",
         bind="query-params",
         format_func=ENGINES.__getitem__,
-        help=f"Ray cluster: one {plain(where)}. It trains on CPUs. A run that has finished here before is "
-        "not trained again.",
+        help=f"The Ray cluster {plain(where)}: each run takes one of its CPUs, or a GPU beside it. A run "
+        "that has finished here before is not trained again.",
     )
     return chosen
 
