@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from lsviz.jobs.sweeping import list_sweeps
 from lsviz.runs.config import RunConfig
 from lsviz.runs.exchange import export_zip
 from lsviz.runs.labels import Labels
@@ -20,6 +21,7 @@ from lsviz.runs.store import RunStore
 from lsviz.ui import access, acting, importing, launching, livestates, running
 from lsviz.ui.access import MIN_TOKEN, READ_ONLY, TOKEN, AccessError
 from tests.conftest import REPOSITORY, SAMPLES
+from tests.jobs.test_sweeping import put
 from tests.runs.test_store import CONFIG
 from tests.ui.opening import PAGES, copy_of, make_running, open_page, put_status, words
 
@@ -98,6 +100,8 @@ def test_no_page_writes_files_itself() -> None:
 
 def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> None:
     store = RunStore.at(own.path.parent)
+    put(own.path.parent)
+    (sweep,), _ = list_sweeps(own.path.parent)
     arguments = {
         "submit_run": (own.path.parent, RunConfig.build(**CONFIG.model_dump())),
         "cancel_run": (own,),
@@ -107,6 +111,10 @@ def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> Non
         "set_labels": (own, Labels.build(name="x")),
         "pin_run": (own, store),
         "import_file": (io.BytesIO(), store),
+        "start_sweep": (own.path.parent, [own.config]),
+        "cancel_sweep": (sweep,),
+        "resume_sweep": (sweep,),
+        "dismiss_sweep": (sweep,),
     }
     acts = {
         name: act
