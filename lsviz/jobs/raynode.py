@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from lsviz.training.loop import StepResult
 
 TELL_SECONDS: Final = 0.2
+STOP_SECONDS: Final = 3.0
+"""So long a task that is cancelled may take over the step in hand; then its worker ends."""
 
 
 class NodeError(UserError):
@@ -104,7 +108,7 @@ def train_apart(order: Order, board: Any) -> Answer:
     if not order["gpu"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to a task that asked for none
     try:
-        with scratch() as root, _flagged() as stop:
+        with scratch() as root, _stopping(root) as stop:
             path = create_run(
                 root,
                 RunConfig.model_validate_json(order["config"]),
@@ -143,23 +147,32 @@ class _Teller:
 
 
 @contextlib.contextmanager
-def _flagged() -> Iterator[StopFlag]:
-    """Turn Ray's first cancel into a flag that is read between steps; a second one interrupts at once.
+def _stopping(folder: Path) -> Iterator[StopFlag]:
+    """Turn Ray's cancel into a flag that is read between steps; where none ends in time, the worker ends.
 
-    Ray's own KeyboardInterrupt is lost where it comes while a library is imported that catches all.
+    Ray's own KeyboardInterrupt is lost where it comes while torch is imported, which takes a busy node half a
+    minute. A worker has nothing else to do: only a sweep that ends as a whole cancels its tasks.
     """
     flag = StopFlag()
 
+    def leave() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    late = threading.Timer(STOP_SECONDS, leave)
+    late.daemon = True
+
     def on_cancel(number: int, frame: Any) -> None:
-        if flag:
-            raise KeyboardInterrupt
-        flag.set()
+        if not flag:
+            flag.set()
+            late.start()
 
     before = signal.signal(signal.SIGINT, on_cancel)
     try:
         yield flag
     finally:
         signal.signal(signal.SIGINT, before)
+        late.cancel()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from lsviz.runs.sweeps import Part, SweepRecord
 from lsviz.ui.access import changing
 from lsviz.ui.acting import cancel_sweep, dismiss_sweep, resume_sweep
 from lsviz.ui.links import link_page
-from lsviz.ui.state import MAX_COMPARED
+from lsviz.ui.state import MAX_COMPARED, set_url_list
 from lsviz.ui.text import plain
 
 ENGINES: Final = {"local": "This machine", "ray": "Ray: CPUs", "ray-gpu": "Ray: GPUs"}
@@ -35,17 +35,19 @@ def engine_form() -> str:
         return "local"
     address = cluster_address()
     where = f"at {address}" if address != "local" else "of this machine alone, started for these runs"
+    if "engine" not in st.session_state:
+        asked = st.query_params.get("engine", "")
+        st.session_state["engine"] = asked if asked in ENGINES else "local"
     chosen: str = st.segmented_control(
         "Train on",
         list(ENGINES),
-        default="local",
         required=True,
         key="engine",
-        bind="query-params",
         format_func=ENGINES.__getitem__,
         help=f"The Ray cluster {plain(where)}: each run takes one of its CPUs, or a GPU beside it. A run "
         "that has finished here before is not trained again.",
     )
+    set_url_list("engine", [] if chosen == "local" else [chosen])
     return chosen
 
 

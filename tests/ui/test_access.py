@@ -18,8 +18,8 @@ from lsviz.runs.exchange import export_zip
 from lsviz.runs.labels import Labels
 from lsviz.runs.reader import Run, open_run
 from lsviz.runs.store import RunStore
-from lsviz.runs.sweeps import Part, SweepRecord, read_sweep, write_sweep
-from lsviz.ui import access, acting, importing, launching, livestates, running, sweeping
+from lsviz.runs.sweeps import Part, SweepRecord, write_sweep
+from lsviz.ui import access, acting, importing, launching, livestates, running
 from lsviz.ui.access import MIN_TOKEN, READ_ONLY, TOKEN, AccessError
 from tests.conftest import REPOSITORY, SAMPLES
 from tests.runs.test_store import CONFIG
@@ -142,7 +142,7 @@ def test_every_act_is_refused_before_it_begins(own: Run, read_only: None) -> Non
 @pytest.fixture
 def unhindered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages that forgot to disable what they must: only the acts themselves are left to refuse."""
-    for module in (importing, launching, livestates, running, sweeping):
+    for module in (importing, launching, livestates, running):
         monkeypatch.setattr(module, "changing", lambda words=None: {"help": words})
     monkeypatch.setattr(importing, "may_change", lambda: True)
 
@@ -195,14 +195,6 @@ def test_pause_cancel_and_start_again_do_nothing(own: Run, read_only: None, unhi
     app = open_page("launch", run=own.run_id)
     assert refusals(app.button(key=f"again-{own.run_id}").click().run())
     assert len(RunStore.at(own.path.parent).list_runs()) == 1
-
-
-def test_a_sweep_is_left_as_it_is(own: Run, read_only: None, unhindered: None) -> None:
-    sweep = put_sweep(own.path.parent)
-    for label in ("go_on", "dismiss"):
-        app = open_page("launch")
-        assert refusals(app.button(key=f"{label}-{sweep.name}").click().run())
-    assert read_sweep(sweep.path) == sweep.record
 
 
 def test_controls_that_change_things_are_disabled_and_say_why(own: Run, read_only: None) -> None:
