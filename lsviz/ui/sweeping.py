@@ -126,9 +126,10 @@ def _sentence(record: SweepRecord) -> str:
 def _show_part(part: Part, record: SweepRecord) -> None:
     name = _part_name(part.config)
     if part.run_id is not None:
-        words, link = st.columns([10, 2], vertical_alignment="center")
-        words.progress(1.0, text=plain(f"{name}: finished"))
-        with link:
+        known = part.metric is not None and part.metric_name is not None
+        result = f" with {part.metric_name} {part.metric:.3f}" if known else ""
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.progress(1.0, text=plain(f"{name}: finished{result}"), width="stretch")
             link_page("launch", "See it", {"run": part.run_id})
     elif part.state == "failed":
         st.progress(_share(part), text=plain(f"{name}: failed"))
