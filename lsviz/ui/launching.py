@@ -116,6 +116,7 @@ def launch_form() -> None:
         **update,
     }
     label = f"Start {1 + len(also)} runs" if also else "Start"
+    label += " on Ray" if engine == "ray" else ""
     with start_bar:  # and what is wrong is told beside it
         if st.button(
             label,

@@ -135,7 +135,7 @@ def _show_part(part: Part, record: SweepRecord) -> None:
         st.progress(_share(part), text=plain(f"{name}: failed"))
         st.code(showable(part.error or "for no reason that it told"), language=None, wrap_lines=True)
     elif not record.live:
-        st.progress(_share(part), text=plain(f"{name}: not trained"))
+        st.progress(0.0, text=plain(f"{name}: not trained"))
     elif part.state == "running":
         steps = f"step {part.step:,} of {part.config.steps:,}" if part.step else "loading torch and the data"
         st.progress(_share(part), text=plain(f"{name}: {steps}"))

@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
-from lsviz.jobs.raycluster import ADDRESS
+from lsviz.jobs.launching import RAY_ADDRESS
 from lsviz.jobs.sweep import LOCK as SWEEP_LOCK
 from lsviz.jobs.sweeping import list_sweeps
 from lsviz.runs.config import RunConfig
@@ -72,11 +72,11 @@ def test_without_ray_there_is_no_choice(runs_root: Path, monkeypatch: pytest.Mon
 def test_the_choice_names_the_owners_cluster(
     runs_root: Path, ray_there: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(ADDRESS, raising=False)
+    monkeypatch.delenv(RAY_ADDRESS, raising=False)
     control = open_page("launch").segmented_control(key="engine")
     assert (control.options, control.value) == (["This machine", "Ray cluster"], "local")
     assert "of this machine alone" in control.help
-    monkeypatch.setenv(ADDRESS, "10.0.0.1:6379")
+    monkeypatch.setenv(RAY_ADDRESS, "10.0.0.1:6379")
     app = open_page("launch", engine="ray")
     assert app.segmented_control(key="engine").value == "ray"
     assert app.query_params["engine"] in ("ray", ["ray"])
