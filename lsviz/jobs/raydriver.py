@@ -111,7 +111,8 @@ class Driver:
         # Nothing may come between the end and its note.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        self._note(state=state, error=error, **NOBODY)
+        whole = state == "cancelled" and self._record.whole  # asked for after the last run had landed
+        self._note(state="finished" if whole else state, error=error, **NOBODY)
 
     def _note(self, *, at_once: bool = True, **changes: Any) -> None:
         """Take note of changes and write them; a disk that is full for a while ends no sweep."""
