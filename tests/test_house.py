@@ -24,10 +24,18 @@ from tests.conftest import PATIENCE, REPOSITORY, SAMPLES
 
 
 @pytest.mark.parametrize(
-    "module", ["lsviz", "lsviz.cli", "lsviz.ui.frame.main", "lsviz.charts.exponents", "lsviz.runs.store"]
+    "module",
+    [
+        "lsviz",
+        "lsviz.cli",
+        "lsviz.ui.frame.main",
+        "lsviz.charts.exponents",
+        "lsviz.runs.store",
+        "lsviz.ui.launching",
+    ],
 )
-def test_importing_loads_no_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+def test_importing_loads_no_torch_and_no_ray(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'ray'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=False).returncode == 0
 
 

@@ -9,6 +9,8 @@ from typing import Final
 
 RUN_ID: Final = "LSVIZ_RUN_ID"
 """What a run's process, and all that is started from it, has in its environment: the run's id."""
+RAY_ADDRESS: Final = "RAY_ADDRESS"
+"""Where a machine's owner names the Ray cluster for sweeps; Ray reads it too."""
 
 
 def worker_command(*arguments: str) -> list[str]:

@@ -43,7 +43,7 @@ TRIES: Final = 2
 SUBMISSIONS: Final = 12
 """Until Ray sees that a node is gone, after 15 s, it gives it tasks: what never begins costs no try."""
 AGAIN_SECONDS: Final = 2.0
-"""Until then what is lost is not submitted again."""
+"""Until then what is lost is not submitted again, and what was cancelled not cancelled again."""
 LOOK_SECONDS: Final = 1.0
 UNMET_SECONDS: Final = 30.0
 """So long a sweep waits for a node to come back after the last one that could train is lost."""
@@ -135,7 +135,7 @@ class _RayCrew:
         # Plain values, set by signals.
         self._asked: float | None = None
         self._kill = False
-        self._told_to_stop = False
+        self._told_to_stop = 0.0
 
     def work(self, done: dict[RunConfig, Run], observe: Observer) -> tuple[dict[RunConfig, str], bool]:
         """Train all; add what finished to ``done`` and return what failed and whether it was stopped.
@@ -335,11 +335,12 @@ class _RayCrew:
         """Cancel the tasks once it is time, and end the workers of those that go on for GRACE_SECONDS."""
         if self._asked is None:
             return
-        kill = self._kill or time.monotonic() - self._asked > GRACE_SECONDS
-        if not self._told_to_stop or kill:
+        now = time.monotonic()
+        kill = self._kill or now - self._asked > GRACE_SECONDS
+        if kill or now - self._told_to_stop > AGAIN_SECONDS:  # one that a task does not get is lost
+            self._told_to_stop = now
             for reference in self._under_way:
                 self._ray.cancel(reference, force=kill)
-        self._told_to_stop = True
 
 
 def _reason(error: Exception) -> str:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lsviz.errors import UserError
+from lsviz.jobs.launching import RAY_ADDRESS
 from lsviz.jobs.slots import cores, gpus
 from lsviz.runs.config import RunConfig
 
 MODE: Final = "RAY_AUTH_MODE"
 TOKEN: Final = "RAY_AUTH_TOKEN"
-ADDRESS: Final = "RAY_ADDRESS"
 REACH_SECONDS: Final = 3.0
 
 Resources = Mapping[str, float]
@@ -95,7 +95,7 @@ def connected(address: str | None, demands: Sequence[Demand]) -> Iterator[Any]:
     Raises:
         RayError: There is no Ray or no cluster, or no node of it can meet a demand.
     """
-    address = address or os.environ.get(ADDRESS) or "local"
+    address = address or os.environ.get(RAY_ADDRESS) or "local"
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "error"}
     if address == "local" and "ray" not in sys.modules:
         _keep_to_itself()

@@ -6,6 +6,7 @@ It is `lsviz sweep --engine ray` without a terminal: what that shows there, this
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 import time
@@ -19,7 +20,7 @@ from lsviz.jobs.sweep import SweepBusyError, SweepResult, run_sweep
 from lsviz.runs.config import RunConfig
 from lsviz.runs.files import RunFolderError
 from lsviz.runs.process import NOBODY, own_mark
-from lsviz.runs.reader import Run
+from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import CANCEL
 from lsviz.runs.sweeps import MAX_NOTES, SweepRecord, SweepState, read_sweep, write_sweep
 
@@ -90,7 +91,12 @@ class Driver:
             print(f"{config.task}, {config.policy}, seed {config.seed}: {error}", flush=True)
             self._note_part(config, state="failed", error=error)
         else:
-            self._note_part(config, state="finished", step=config.steps, run_id=run.run_id)
+            more: dict[str, Any] = {}
+            with contextlib.suppress(RunError):  # removed in this very moment
+                metric = run.status.metric
+                finite = metric if metric is not None and math.isfinite(metric) else None
+                more = {"metric_name": run.record.metric_name, "metric": finite}
+            self._note_part(config, state="finished", step=config.steps, run_id=run.run_id, **more)
 
     def _warn(self, line: str) -> None:
         print(line, flush=True)
@@ -105,7 +111,8 @@ class Driver:
         # Nothing may come between the end and its note.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        self._note(state=state, error=error, **NOBODY)
+        whole = state == "cancelled" and self._record.whole  # asked for after the last run had landed
+        self._note(state="finished" if whole else state, error=error, **NOBODY)
 
     def _note(self, *, at_once: bool = True, **changes: Any) -> None:
         """Take note of changes and write them; a disk that is full for a while ends no sweep."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -108,7 +107,7 @@ def train_apart(order: Order, board: Any) -> Answer:
     if not order["gpu"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all GPUs to a task that asked for none
     try:
-        with scratch() as root, _stopping(root) as stop:
+        with _stopping() as stop, scratch() as root:
             path = create_run(
                 root,
                 RunConfig.model_validate_json(order["config"]),
@@ -147,19 +146,14 @@ class _Teller:
 
 
 @contextlib.contextmanager
-def _stopping(folder: Path) -> Iterator[StopFlag]:
+def _stopping() -> Iterator[StopFlag]:
     """Turn Ray's cancel into a flag that is read between steps; where none ends in time, the worker ends.
 
     Ray's own KeyboardInterrupt is lost where it comes while torch is imported, which takes a busy node half a
     minute. A worker has nothing else to do: only a sweep that ends as a whole cancels its tasks.
     """
     flag = StopFlag()
-
-    def leave() -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
-
-    late = threading.Timer(STOP_SECONDS, leave)
+    late = threading.Timer(STOP_SECONDS, os._exit, [1])
     late.daemon = True
 
     def on_cancel(number: int, frame: Any) -> None:

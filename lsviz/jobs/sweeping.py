@@ -22,9 +22,8 @@ from typing import Final
 
 from lsviz.errors import UserError
 from lsviz.jobs.holding import held
-from lsviz.jobs.launching import module_command, worker_environment
+from lsviz.jobs.launching import RAY_ADDRESS, module_command, worker_environment
 from lsviz.jobs.processes import keep, kill_writer, reap
-from lsviz.jobs.raycluster import ADDRESS
 from lsviz.runs.config import RunConfig
 from lsviz.runs.files import unwritable
 from lsviz.runs.limits import RunLimits
@@ -82,7 +81,7 @@ def has_ray() -> bool:
 
 def cluster_address() -> str:
     """Return the cluster that this machine's owner named; ``local`` where none is."""
-    return os.environ.get(ADDRESS) or "local"
+    return os.environ.get(RAY_ADDRESS) or "local"
 
 
 def start_sweep(root: Path, configs: Sequence[RunConfig]) -> Sweep:

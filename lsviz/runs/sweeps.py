@@ -33,6 +33,8 @@ class Part(BaseModel):
     state: Literal["waiting", "running", "finished", "failed"] = "waiting"
     step: int = Field(default=0, ge=0, description="Steps done.")
     run_id: str | None = Field(default=None, description="The finished run in the folder of runs.")
+    metric_name: str | None = None
+    metric: float | None = Field(default=None, allow_inf_nan=False, description="As last measured.")
     error: str | None = Field(default=None, description="Why it did not finish.")
 
 

@@ -71,6 +71,7 @@ def launch_form() -> None:
         **update,
     }
     label = f"Start {1 + len(also)} runs" if also else "Start"
+    label += "" if engine == "local" else " on Ray"
     with start_bar:  # and what is wrong is told beside it
         if st.button(
             label,

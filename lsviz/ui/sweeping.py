@@ -72,10 +72,10 @@ def _show_sweeps(before: list[tuple[str, bool, int]]) -> None:
     if _look(sweeps) != before:
         st.rerun()  # the page then lists what has landed, and declares the fragment anew, or none
     for sweep in sweeps[:MAX_SHOWN]:
-        _show_sweep(sweep)
+        with st.container(border=True):
+            _show_sweep(sweep)
     if len(sweeps) > MAX_SHOWN:
         st.caption(f"{len(sweeps) - MAX_SHOWN:,} older sweeps stand behind these: dismiss some to see them.")
-    st.divider()
 
 
 def _show_sweep(sweep: Sweep) -> None:
@@ -87,10 +87,15 @@ def _show_sweep(sweep: Sweep) -> None:
         st.error(plain(failed), icon=":material/error:")
     if record.error:
         st.error(plain(_sentence(record)), icon=":material/error:")
+    if not record.live and not record.whole and (log := sweep.log_tail()):
+        with st.popover("Its log", icon=":material/notes:", help="The last lines that its driver wrote."):
+            st.code(showable(log), language=None, wrap_lines=True)
     for part in record.parts:
         _show_part(part, record)
-    for note in record.notes:
-        st.caption(plain(f"{note[:1].upper()}{note[1:]}."))
+    notes = [f"{note[:1].upper()}{note[1:]}." for note in record.notes]
+    where = [] if record.cluster == "local" else [f"Cluster at {record.cluster}."]
+    if notes or where:
+        st.caption(plain(" ".join([*where, *notes])))
     ids = record.landed[:MAX_COMPARED]
     if not record.live and len(ids) > 1:
         link_page("compare", "See them on Compare", {"runs": ",".join(ids)})
@@ -100,11 +105,10 @@ def _title(sweep: Sweep) -> str:
     record = sweep.record
     number = len(record.parts)
     runs = "1 run" if number == 1 else f"{number:,} runs"
-    where = "on Ray" if record.cluster == "local" else f"on Ray, {record.cluster}"
     if record.state == "waiting":
-        return f"{runs} {where}: waiting for another sweep to end"
+        return f"{runs} on Ray: waiting for another sweep to end"
     if sweep.ending:
-        return f"{runs} {where}: ending, what has finished stays"
+        return f"{runs} on Ray: ending, what has finished stays"
     words = {
         "starting": "starting, which takes some seconds",
         "running": "under way",
@@ -114,7 +118,7 @@ def _title(sweep: Sweep) -> str:
         "interrupted": "interrupted",
     }[record.state]
     done = "" if record.whole else f", {len(record.landed):,} of {number:,} done"
-    return f"{runs} {where}: {words}{done}"
+    return f"{runs} on Ray: {words}{done}"
 
 
 def _sentence(record: SweepRecord) -> str:
@@ -126,15 +130,16 @@ def _sentence(record: SweepRecord) -> str:
 def _show_part(part: Part, record: SweepRecord) -> None:
     name = _part_name(part.config)
     if part.run_id is not None:
-        words, link = st.columns([10, 2], vertical_alignment="center")
-        words.progress(1.0, text=plain(f"{name}: finished"))
-        with link:
+        known = part.metric is not None and part.metric_name is not None
+        result = f" with {part.metric_name} {part.metric:.3f}" if known else ""
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.progress(1.0, text=plain(f"{name}: finished{result}"), width="stretch")
             link_page("launch", "See it", {"run": part.run_id})
     elif part.state == "failed":
         st.progress(_share(part), text=plain(f"{name}: failed"))
         st.code(showable(part.error or "for no reason that it told"), language=None, wrap_lines=True)
     elif not record.live:
-        st.progress(_share(part), text=plain(f"{name}: not trained"))
+        st.progress(0.0, text=plain(f"{name}: not trained"))
     elif part.state == "running":
         steps = f"step {part.step:,} of {part.config.steps:,}" if part.step else "loading torch and the data"
         st.progress(_share(part), text=plain(f"{name}: {steps}"))
@@ -159,16 +164,14 @@ def _show_actions(sweep: Sweep) -> None:
     if not record.whole:
         words = "Train what is missing. What has finished is not trained again."
         _action("Go on", ":material/play_arrow:", sweep, resume_sweep, words)
-        if log := sweep.log_tail():
-            with st.popover("Its log", icon=":material/notes:", help="The last lines that its driver wrote."):
-                st.code(showable(log), language=None, wrap_lines=True)
     _action("Dismiss", ":material/close:", sweep, dismiss_sweep, "Its runs stay.")
 
 
 def _action(label: str, icon: str, sweep: Sweep, act: Callable[[Sweep], object], words: str) -> None:
     key = f"{label.lower().replace(' ', '_')}-{sweep.name}"
+    kind = "tertiary" if act is dismiss_sweep else "secondary"
     # By callback, so that what follows in the same run of the page already shows what came of it.
-    st.button(label, icon=icon, key=key, on_click=_carry_out, args=(act, sweep), **changing(words))
+    st.button(label, icon=icon, key=key, type=kind, on_click=_carry_out, args=(act, sweep), **changing(words))
 
 
 def _carry_out(act: Callable[[Sweep], object], sweep: Sweep) -> None:

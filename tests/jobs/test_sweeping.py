@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +16,12 @@ from filelock import FileLock
 
 from lsviz.errors import UserError
 from lsviz.jobs import sweeping
-from lsviz.jobs.raycluster import ADDRESS
+from lsviz.jobs.launching import RAY_ADDRESS
 from lsviz.jobs.sweep import LOCK as SWEEP_LOCK
 from lsviz.jobs.sweeping import (
     FOLDER,
     KEPT_SECONDS,
+    KILL_SECONDS,
     MAX_UNDER_WAY,
     START_SECONDS,
     Sweep,
@@ -28,7 +33,8 @@ from lsviz.jobs.sweeping import (
     start_sweep,
 )
 from lsviz.runs.config import RunConfig
-from lsviz.runs.process import own_mark
+from lsviz.runs.process import mark_of, own_mark
+from lsviz.runs.schema import CANCEL
 from lsviz.runs.store import RunStore
 from lsviz.runs.sweeps import FILE_NAME, MAX_PARTS, Part, SweepRecord, read_sweep, write_sweep
 from tests.conftest import PATIENCE, train_run
@@ -68,7 +74,7 @@ def put(root: Path, name: str = "20260101-000000-abcdef", **changes: object) -> 
 
 @with_ray
 def test_where_no_cluster_answers_the_sweep_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ADDRESS, NOBODY_THERE)
+    monkeypatch.setenv(RAY_ADDRESS, NOBODY_THERE)
     there = train_run(tmp_path, **SETTINGS)
     start_sweep(tmp_path, [config(0), config(1)])
     wait_for(lambda: not look(tmp_path).record.live)
@@ -115,6 +121,24 @@ def test_a_cancel_before_the_driver_begins_is_seen_by_it(tmp_path: Path) -> None
     assert not look(tmp_path).ending
 
 
+def test_a_driver_that_does_not_stop_is_killed_where_it_is_asked_again_later(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(3600)"
+    stubborn = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    with stubborn:
+        assert stubborn.stdout is not None
+        stubborn.stdout.readline()  # it has taken the signal away
+        path = put(tmp_path, state="running", **mark_of(stubborn.pid))
+        for _ in range(2):
+            cancel_sweep(look(tmp_path))
+            assert look(tmp_path).ending
+        assert stubborn.poll() is None
+        long_ago = time.time() - KILL_SECONDS - 1
+        os.utime(path / CANCEL, (long_ago, long_ago))
+        cancel_sweep(look(tmp_path))
+        assert stubborn.wait(PATIENCE) == -signal.SIGKILL
+    assert (look(tmp_path).record.state, look(tmp_path).ending) == ("cancelled", False)
+
+
 def test_a_driver_that_died_or_never_began_is_told(tmp_path: Path) -> None:
     mark = own_mark()
     path = put(tmp_path, state="running", **mark)
@@ -124,9 +148,9 @@ def test_a_driver_that_died_or_never_began_is_told(tmp_path: Path) -> None:
     assert (found.state, found.live) == ("interrupted", False)
     assert "died without a word" in (found.error or "")
     assert read_sweep(path).state == "running"  # looking changes nothing
-    (path / "cancel").touch()
+    (path / CANCEL).touch()
     assert look(tmp_path).record.state == "cancelled"
-    (path / "cancel").unlink()
+    (path / CANCEL).unlink()
     write_sweep(path, read_sweep(path).model_copy(update={"host": "elsewhere"}))
     assert look(tmp_path).record.state == "running"  # who can't be looked for
     long_ago = time.time() - START_SECONDS - 1

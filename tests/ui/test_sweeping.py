@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 from streamlit.testing.v1 import AppTest
 
-from lsviz.jobs.raycluster import ADDRESS
+from lsviz.jobs.launching import RAY_ADDRESS
 from lsviz.jobs.sweep import LOCK as SWEEP_LOCK
 from lsviz.jobs.sweeping import list_sweeps
 from lsviz.runs.config import RunConfig
@@ -42,7 +42,14 @@ def bars(app: AppTest) -> list[tuple[int, str]]:
 
 def parts_of(run: Run) -> list[Part]:
     return [
-        Part(config=run.config, state="finished", step=run.config.steps, run_id=run.run_id),
+        Part(
+            config=run.config,
+            state="finished",
+            step=41,
+            run_id=run.run_id,
+            metric_name="accuracy",
+            metric=0.1,
+        ),
         Part(config=RunConfig.build(task="digits-mlp", seed=1, steps=400), state="running", step=100),
         Part(config=RunConfig.build(task="digits-mlp", seed=2), state="running"),
         Part(config=RunConfig.build(task="digits-mlp", seed=3)),
@@ -66,11 +73,11 @@ def test_without_ray_there_is_no_choice(runs_root: Path, monkeypatch: pytest.Mon
 def test_the_choice_names_the_owners_cluster(
     runs_root: Path, ray_there: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(ADDRESS, raising=False)
+    monkeypatch.delenv(RAY_ADDRESS, raising=False)
     control = open_page("launch").segmented_control(key="engine")
     assert (control.options, control.value) == (["This machine", "Ray: CPUs", "Ray: GPUs"], "local")
     assert "of this machine alone" in control.help
-    monkeypatch.setenv(ADDRESS, "10.0.0.1:6379")
+    monkeypatch.setenv(RAY_ADDRESS, "10.0.0.1:6379")
     app = open_page("launch", engine="ray")
     assert app.segmented_control(key="engine").value == "ray"
     assert app.query_params["engine"] in ("ray", ["ray"])
@@ -104,7 +111,8 @@ def test_start_makes_a_sweep_that_waits_and_is_cancelled_and_goes_on(
     wait_for(lambda: list_sweeps(runs_root)[0][0].record.state == "finished")
     app = open_page("launch")
     assert "1 run on Ray: finished" in words(app)
-    assert (100, "no scaling on sigmoid-mlp, seed 0: finished") in bars(app)
+    done = f"finished with accuracy {unscaled_run.status.metric:.3f}"
+    assert (100, f"no scaling on sigmoid-mlp, seed 0: {done}") in bars(app)
     assert {"Go on", "Cancel"}.isdisjoint(labels(app))
     press(app, "dismiss-")
     assert list_sweeps(runs_root) == ([], [])
@@ -115,7 +123,7 @@ def test_start_makes_a_sweep_that_waits_and_is_cancelled_and_goes_on(
 def test_a_cluster_without_gpus_refuses_on_the_page_what_asks_for_one(
     runs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(ADDRESS, raising=False)
+    monkeypatch.delenv(RAY_ADDRESS, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     app = open_page("launch", engine="ray-gpu", task="digits-mlp", steps="3")
     app.button(key="start").click().run()
@@ -130,9 +138,10 @@ def test_a_sweep_under_way_has_a_bar_a_run(runs_root: Path, unscaled_run: Run) -
     note = "this Ray cluster asks for no token: whoever reaches it can run any code on it"
     put(runs_root, state="running", cluster="10.0.0.1:6379", parts=parts, notes=[note], **own_mark())
     app = open_page("launch")
-    assert "4 runs on Ray, 10.0.0.1:6379: under way, 1 of 4 done" in words(app).replace("\\", "")
+    assert "4 runs on Ray: under way, 1 of 4 done" in words(app)
+    assert "Cluster at 10.0.0.1:6379." in words(app).replace("\\", "")
     assert bars(app) == [
-        (100, "no scaling on sigmoid-mlp, seed 0: finished"),
+        (100, "no scaling on sigmoid-mlp, seed 0: finished with accuracy 0.100"),
         (25, "no scaling on digits-mlp, seed 1: step 100 of 400"),
         (0, "no scaling on digits-mlp, seed 2: loading torch and the data"),
         (0, "no scaling on digits-mlp, seed 3: waiting for room"),
@@ -156,7 +165,7 @@ def test_a_sweep_whose_driver_died_says_so_and_what_was_not_trained(
     assert "4 runs on Ray: interrupted, 1 of 4 done" in words(app)
     assert "Its process died without a word" in words(app)
     assert [text.rpartition(": ")[2] for _, text in bars(app)] == [
-        "finished", "failed", "not trained", "not trained",
+        "finished with accuracy 0.100", "failed", "not trained", "not trained",
     ]  # fmt: skip
     code = [element.value for element in app.code]
     assert "RuntimeError: out of <b>memory</b>" in code
