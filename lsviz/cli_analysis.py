@@ -81,7 +81,7 @@ def recommend(
     as_json: options.Json = False,
 ) -> None:
     """Tell which loss scale a run's own gradients ask for, and why."""
-    from lsviz.analysis.limits import judge_run
+    from lsviz.analysis.limits import advice, judge_run
 
     found = find_run(run, runs)
     judged = judge_run(found, parse_format(fmt), threshold=threshold)
@@ -89,6 +89,8 @@ def recommend(
     if as_json:
         told = {
             "run_id": found.run_id,
+            "advice": advice(found.config, judged),
+            "keeps": judged.keeps,
             **recommendation.to_dict(),
             "censored": rows.censored,
             "limits": judged.limits.to_dict(),
@@ -96,7 +98,7 @@ def recommend(
         }
         print_json(told)
     else:
-        recommendation_table(recommendation, judged.limits)
+        recommendation_table(found.config, judged)
     tell_caution(rows)
     for caution in judged.cautions:
         print_error(f"note: {caution}")

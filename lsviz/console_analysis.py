@@ -8,11 +8,14 @@ import pandas as pd
 from rich.table import Table
 
 from lsviz.analysis.findings import format_percent, format_scale
-from lsviz.analysis.limits import Limits
+from lsviz.analysis.limits import Judged, advice
 from lsviz.analysis.recommend import Recommendation
 from lsviz.analysis.whatif import SHARES
 from lsviz.console import Text, open_console
 from lsviz.formats import FloatFormat
+from lsviz.policies import format_number
+from lsviz.runs.config import RunConfig
+from lsviz.training.catalog import TASKS
 
 
 def whatif_table(frame: pd.DataFrame, fmt: FloatFormat) -> None:
@@ -44,14 +47,25 @@ def whatif_table(frame: pd.DataFrame, fmt: FloatFormat) -> None:
         console.print(Text(note))
 
 
-def recommendation_table(found: Recommendation, limits: Limits) -> None:
+def _use(config: RunConfig, found: Recommendation) -> str:
+    if found.best is None:
+        return "no constant"
+    if config.task in TASKS:
+        return f"--policy {found.policy}"
+    scale = format_number(found.best)
+    return f"torch.amp.GradScaler(init_scale={scale}), or a constant S = {scale}"
+
+
+def recommendation_table(config: RunConfig, judged: Judged) -> None:
     """Print what S to use, which layers limit it, and why."""
     console = open_console()
-    window = found.safe
+    _, found, _ = judged.asked
+    limits, window = judged.limits, found.safe
     lines = [
-        ("use", "no constant" if found.best is None else f"--policy {found.policy}"),
+        ("advice", f"{advice(config, judged)}."),
+        *([("use", _use(config, found))] if judged.keeps is None else []),
         ("limits", f"{limits.finding}. {limits.note}".strip()),
-        ("why", found.reason),
+        ("why", judged.reason),
         (
             "safe window",
             "empty" if window is None else f"S = {format_scale(window[0])} to {format_scale(window[1])}",

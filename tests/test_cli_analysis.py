@@ -9,7 +9,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
+from lsviz import record
 from lsviz.analysis.whatif import SHARES
 from lsviz.runs.reader import open_run
 from lsviz.runs.store import RunStore
@@ -149,3 +152,20 @@ def test_a_run_without_a_reference_says_what_is_missing(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "no FP32 reference" in done.stderr
     assert "--reference-every 10" in done.stderr
+
+
+def test_of_a_loop_of_ones_own_it_says_what_to_write_there(tmp_path: Path) -> None:
+    model = nn.Linear(4, 4)
+    with record(model, tmp_path / "mine") as rec:
+        for _ in range(3):
+            (model(torch.full((2, 4), 2.0**-20)).sum() * 2.0**-10).backward()
+            rec.step()
+    found = told("recommend", str(rec.path), cwd=tmp_path)
+    scale = found["best"]
+    assert found["keeps"] is None
+    assert found["advice"].startswith("Use S = ")
+    assert f"GradScaler(init_scale={scale:g}" in lsviz("recommend", str(rec.path), cwd=tmp_path).stdout
+    samples = RunStore.at(SAMPLES).list_runs()
+    usual = next(r for r in samples if (r.config.task, r.config.policy) == ("sigmoid-mlp", "gradscaler"))
+    kept = told("recommend", str(usual.path), cwd=tmp_path)
+    assert (kept["keeps"], kept["advice"].split(":")[0]) == (65536.0, "Keep gradscaler")

@@ -32,6 +32,7 @@ class Ceiling:
         overflowed_at: S at which that step overflowed, where that is what tells; None where the magnitude
             does.
         steps: How many steps' largest gradients are known.
+        unseen: Of how many other steps nothing tells: of a loop of one's own only recorded ones do.
     """
 
     allows: float | None
@@ -40,6 +41,7 @@ class Ceiling:
     largest: float | None
     overflowed_at: float | None
     steps: int
+    unseen: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -56,6 +58,8 @@ class Ceiling:
         largest = f"{format_magnitude(self.largest or 0.0)} at step {self.step:,}"
         whose = f"{self.layer or 'the model'}'s largest gradient, {largest},"
         over = f"over all {self.steps:,} steps" if self.steps > 1 else "at the one step"
+        if self.unseen:
+            over = f"over {self.steps:,} of {self.steps + self.unseen:,} steps"
         return f"{over} {whose} allows {top}"
 
 
@@ -72,6 +76,7 @@ def find_ceiling(
     *,
     computed: FloatFormat,
     left_out: Iterable[int] = (),
+    run_steps: Iterable[int] = (),
 ) -> Ceiling | None:
     """Return what all steps of a run allow; None where no step tells.
 
@@ -85,15 +90,19 @@ def find_ceiling(
         fmt: The format cast to.
         computed: The format that the run computed in.
         left_out: Steps that do not count.
+        run_steps: All steps of the run, to tell of how many nothing is known.
     """
     rows = without_steps(headroom, left_out)
     found: Ceiling | None = None
     steps = int(rows["step"].nunique())
+    unseen = len({*run_steps} - {*rows["step"].unique().tolist(), *blame["step"].tolist(), *left_out})
     if len(rows):
         worst = rows.iloc[int(rows["largest"].to_numpy().argmax())]
         largest = float(worst["largest"])
         allows = min(largest_scale(largest, fmt), MAX_SCALE)
-        found = Ceiling(_in_reach(allows), str(worst["layer"]), int(worst["step"]), largest, None, steps)
+        found = Ceiling(
+            _in_reach(allows), str(worst["layer"]), int(worst["step"]), largest, None, steps, unseen
+        )
     seen = _overflowed(without_steps(blame, left_out), outcomes, left_out) if fmt == computed else None
     if seen is None:
         return found
@@ -101,7 +110,7 @@ def find_ceiling(
     below = _in_reach(2.0 ** (math.ceil(math.log2(scale)) - 1))
     if found is not None and (found.allows is None or (below is not None and found.allows <= below)):
         return found
-    return Ceiling(below, layer, step, None, scale, steps)
+    return Ceiling(below, layer, step, None, scale, steps, unseen)
 
 
 def layer_ceilings(

@@ -37,6 +37,7 @@ class Limits:
         forbids: The layer that allows no more; None where nothing limits S.
         recorded: Of how many recorded steps low is, and most too where every is 0.
         every: Of how many steps most is; 0 where only recorded ones tell.
+        unseen: Of how many other steps nothing tells.
         left_out: At how many steps a fault was put in, which therefore do not count.
         endless: Where FP32 has Inf or NaN at a step, so that no S cures it: its layer and step.
         censored: Whether nobody knows what was flushed, for want of a reference, and so nothing of low.
@@ -52,6 +53,7 @@ class Limits:
     left_out: int = 0
     endless: str = ""
     censored: bool = False
+    unseen: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -105,6 +107,8 @@ class Limits:
         """From how many steps each limit is read, in one or two sentences; empty where nothing is known."""
         words = []
         every = f"the largest gradients of {count_steps(self.every, lead='' if self.left_out else 'all ')}"
+        if self.unseen:
+            every = f"the largest gradients of {self._seen}: those of the others may be larger"
         recorded = count_steps(self.recorded, "recorded ")
         if self.recorded and self.every and not self.censored:
             words.append(f"The lower limit is read from {recorded}, the upper one from {every}.")
@@ -121,6 +125,10 @@ class Limits:
         return " ".join(words)
 
     @property
+    def _seen(self) -> str:
+        return f"{self.every:,} of {self.every + self.unseen:,} steps"
+
+    @property
     def _loses(self) -> str:
         return f"loses more than {format_percent(self.threshold)} of its values to a cast"
 
@@ -133,6 +141,7 @@ class Limits:
         if self.most is None:
             return f"under 2⁻¹⁰ for {self.forbids} (or it overflows)"
         only = "" if self.every else f", going by {count_steps(self.recorded, 'recorded ')},"
+        only = f", going by {self._seen}," if self.every and self.unseen else only
         return f"at most {format_scale(self.most)}{only} for {self.forbids} (or it overflows)"
 
 
@@ -160,11 +169,11 @@ def find_limits(
         own = tensor.rpartition(".")[0] if kind == "weight_grad" else tensor
         return owners.get(tensor) or own or "the model"
 
-    every = 0 if ceiling is None else ceiling.steps
+    every, unseen = (0, 0) if ceiling is None else (ceiling.steps, ceiling.unseen)
     forbids = None if ceiling is None else ceiling.layer or "the model"
     if found is None:
         most = None if ceiling is None else ceiling.allows
-        return Limits(THRESHOLD, None, None, most, forbids, 0, every, left_out)
+        return Limits(THRESHOLD, None, None, most, forbids, 0, every, left_out, unseen=unseen)
     upper, endless = found.upper, ""
     if upper is not None and upper.value == float("inf"):
         endless = f"{upper.tensor}'s Inf or NaN at step {upper.step:,}, which FP32 has too"
@@ -185,6 +194,7 @@ def find_limits(
         left_out=left_out,
         endless=endless,
         censored=censored,
+        unseen=unseen,
     )
 
 
@@ -278,7 +288,15 @@ def judge_run(
     )
     headroom = headroom_frame(amax, precision=config.precision, layout=layout)
     usual = without_steps(headroom, faults)
-    ceiling = find_ceiling(headroom, blame, outcomes, target, computed=computed, left_out=faults)
+    ceiling = find_ceiling(
+        headroom,
+        blame,
+        outcomes,
+        target,
+        computed=computed,
+        left_out=faults,
+        run_steps=steps["step"].tolist(),
+    )
     exponents = run.exponents(columns=COUNTED_COLUMNS)
     rows = _histograms(run, exponents, faults, must_ask=must_ask)
     scale_map = found = None

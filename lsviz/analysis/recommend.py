@@ -192,7 +192,9 @@ def recommend(
         patent_bound=_patent_bound(rows.keys, fmt),
         upper=endless or upper,
         lower=needs,
-        grounds=_grounds(fmt, threshold, low, high, best, upper, endless, at, needs, lost, ceiling),
+        grounds=_grounds(
+            fmt, threshold, low, high, best, upper, endless, at, needs, lost, ceiling, censored=rows.censored
+        ),
         room=_room(best, high, ceiling) if scaled and best is not None and high is not None else "",
         ceiling=ceiling,
     )
@@ -262,7 +264,8 @@ def _room(scale: float, high: float, ceiling: Ceiling | None) -> str:
     if free <= 0:
         return "The window is narrow: a dynamic policy is safer."
     number = f"{'at least ' if most == SCALES[-1] else ''}{free} binade{'' if free == 1 else 's'}"
-    unseen = "" if _tells_of_every_step(high, ceiling) else " for steps not recorded"
+    known = _tells_of_every_step(high, ceiling) and not (ceiling is not None and ceiling.unseen)
+    unseen = "" if known else " for steps not recorded"
     return f"S = {format_scale(scale)} leaves {number} free{unseen}."
 
 
@@ -282,7 +285,10 @@ def _grounds(
     needs: Limit | None,
     lost: pd.DataFrame,
     ceiling: Ceiling | None,
+    *,
+    censored: bool,
 ) -> str:
+    its_values = "what FP16 left of its values" if censored else "its values"
     name, share = fmt.name.upper(), format_percent(threshold)
     if endless is not None:
         held = f"{endless.tensor} holds Inf or NaN at step {endless.step} in FP32 with S = {format_scale(at)}"
@@ -311,12 +317,14 @@ def _grounds(
         top = ceiling.clause
     if best is not None and low is not None:
         if low <= 1 <= high:
-            served = f"at S = 1 no tensor loses more than {share} of its values"
+            served = f"at S = 1 no tensor loses more than {share} of {its_values}"
             above = _begun(top) if every or high == SCALES[-1] else top  # else it begins with a tensor's name
             return f"No loss scaling is needed: {served}. {above}."
-        need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of its values"
+        need = f"Even at S = {format_scale(low)} no tensor loses more than {share} of {its_values}"
         if needs is not None:
-            need = f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of its values"
+            need = (
+                f"{needs.tensor} needs S = {format_scale(low)} to lose no more than {share} of {its_values}"
+            )
         return f"{need}; {top}."
     left = lost[lost["scale"] == high]
     worst = left.sort_values("flushed").iloc[-1]

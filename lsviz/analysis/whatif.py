@@ -133,7 +133,8 @@ class Histograms:
         return (
             "This run has no FP32 reference, so these are histograms of what a half format had left: values "
             "flushed while recording are missing, and no other S brings them back. Flushed shares are of "
-            "the rest, and steps that overflowed are left out; --reference-every 10 records all of it."
+            "the rest, and steps that overflowed are left out. lsviz's own tasks record all of it with "
+            "--reference-every 10; of a loop of your own, record some steps in FP32 too, without autocast."
         )
 
     def subset(self, chosen: npt.NDArray[np.bool_]) -> Histograms:

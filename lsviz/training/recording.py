@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 import warnings
@@ -17,7 +16,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from lsviz.errors import UserError
-from lsviz.runs.config import MAX_SEED, MAX_STEPS, Precision, RunConfig
+from lsviz.runs.config import MAX_SEED, MAX_STEPS, RunConfig
 from lsviz.runs.schema import OWN_LOOP, State
 from lsviz.runs.writer import MAX_FLUSH_SECONDS, RunExistsError, RunWriter, create_run, free_path
 from lsviz.training.counted import CountedStep, CountedTensor, amax_rows, exponent_rows
@@ -27,7 +26,13 @@ from lsviz.training.pending import PendingStep
 from lsviz.training.ranks import Contribution, Gathering, StepQueue, meet
 from lsviz.training.recorder import GradientRecorder
 from lsviz.training.scalers import ScaleReader
-from lsviz.training.watching import at_the_end_of_backward, unwrapped, watched_modules, watched_parameters
+from lsviz.training.watching import (
+    at_the_end_of_backward,
+    computing_precision,
+    task_name,
+    watched_modules,
+    watched_parameters,
+)
 
 MAX_TALLIES: Final = 2000
 """So many counted tensors wait on their device at most: each takes 2 kB there, or 16 with rounding."""
@@ -35,8 +40,6 @@ FLUSH_SECONDS: Final = 1.0
 """Between two parts at first; a run's parts get rarer as it gets longer."""
 POLL_SECONDS: Final = 0.05
 """Between two looks for what another process has counted, at the end."""
-
-_PRECISIONS: Final[dict[torch.dtype, Precision]] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
 class RecordError(UserError):
@@ -187,6 +190,9 @@ class Recording:
                 writer.end(state, error)
 
         self._guard(end)
+        if writer is not None and self._writer is writer:  # else it failed, and that was told
+            with suppress(OSError, ValueError):  # a closed stream
+                print(f"lsviz: recorded {self._number:,} steps in {self.path}", file=sys.stderr)
         self._release()
 
     # What follows runs under _guard: an exception in it ends the recording and nothing else.
@@ -256,24 +262,16 @@ class Recording:
         self._begin_step()
 
     def _config(self) -> RunConfig:
-        inner = unwrapped(self._model)
-        name = type(getattr(inner, "_orig_mod", inner)).__name__.lower()
         seed = torch.initial_seed()
         return RunConfig.build(
-            task=re.sub(r"[^a-z0-9_.-]+", "-", name).lstrip("_.-")[:64] or "model",
+            task=task_name(self._model),
             policy=self._scaling.policy(),
-            precision=self._precision(),
+            precision=computing_precision(self._model, self._recorder.autocast),
             steps=1,
             seed=seed if 0 <= seed <= MAX_SEED else 0,
             record_every=min(self._every, MAX_STEPS),
             reference_every=0,
         )
-
-    def _precision(self) -> Precision:
-        half = self._recorder.autocast or next(
-            (p.dtype for p in self._model.parameters() if p.dtype in _PRECISIONS), None
-        )
-        return "fp32" if half is None else _PRECISIONS.get(half, "fp32")
 
     def _begin_step(self) -> None:
         self._scale = self._scaling.now()
@@ -390,7 +388,8 @@ class Recording:
         self._interval = min(MAX_FLUSH_SECONDS, self._interval * 1.05)
 
     def _write(self, writer: RunWriter) -> None:
-        config, precision = writer.record.config, self._precision()
+        config = writer.record.config
+        precision = computing_precision(self._model, self._recorder.autocast)
         if precision != config.precision:
             writer.reconfigure(config.model_copy(update={"precision": precision}))
         for step, here, rows in self._queue.ready():

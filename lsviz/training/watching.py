@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 
 from lsviz.errors import UserError
+from lsviz.runs.config import Precision
 
+_PRECISIONS: Final[dict[torch.dtype, Precision]] = {torch.float16: "fp16", torch.bfloat16: "bf16"}
 _COMPILED = "_orig_mod."
 
 
@@ -24,6 +27,19 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         model = model.module
     return model
+
+
+def task_name(model: nn.Module) -> str:
+    """Return what a run of anyone's model calls its task: the model's class, in letters a config takes."""
+    inner = unwrapped(model)
+    name = type(getattr(inner, "_orig_mod", inner)).__name__.lower()
+    return re.sub(r"[^a-z0-9_.-]+", "-", name).lstrip("_.-")[:64] or "model"
+
+
+def computing_precision(model: nn.Module, autocast: torch.dtype | None) -> Precision:
+    """Return the half format that a model computes in: autocast's, else its parameters'; without one FP32."""
+    half = autocast or next((p.dtype for p in model.parameters() if p.dtype in _PRECISIONS), None)
+    return "fp32" if half is None else _PRECISIONS.get(half, "fp32")
 
 
 def watched_modules(model: nn.Module, patterns: Sequence[str] | None = None) -> dict[str, nn.Module]:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lsviz.analysis.compare import run_label
 from lsviz.runs.reader import Run
+from lsviz.runs.schema import OWN_LOOP
 from lsviz.runs.showing import showable
 from lsviz.ui.state import last_run, remember_run
 from lsviz.ui.text import plain
@@ -50,7 +51,7 @@ def run_options(runs: Sequence[Run], words: Callable[[Run], Sequence[str]]) -> d
         runs: All that can be chosen.
         words: What to say of each.
     """
-    said = {run.run_id: " · ".join(filter(None, (run.labels.name, *words(run)))) for run in runs}
+    said = {run.run_id: " · ".join(filter(None, (_name(run), *words(run)))) for run in runs}
     lines = {run_id: showable(line) for run_id, line in said.items()}
     by_id = {run.run_id: run for run in runs}
     for more in (_seed, _time, _end_of_id):
@@ -62,6 +63,11 @@ def run_options(runs: Sequence[Run], words: Callable[[Run], Sequence[str]]) -> d
             if len(set(told.values())) > 1:
                 lines |= {run_id: f"{line} · {text}" for run_id, text in told.items()}
     return lines
+
+
+def _name(run: Run) -> str:
+    """Return what a person called the run; a recorded loop, by its folder."""
+    return run.labels.name or (run.run_id if run.record.engine == OWN_LOOP else "")
 
 
 def _seed(run: Run) -> str:
@@ -78,4 +84,5 @@ def _end_of_id(run: Run) -> str:
 
 def _words(run: Run) -> list[str]:
     config = run.config
-    return [config.task, run_label(config), "" if config.reference_every else "no reference"]
+    asked = config.reference_every > 0 or run.record.engine == OWN_LOOP  # which has none to ask for
+    return [config.task, run_label(config), "" if asked else "no reference"]

@@ -124,8 +124,13 @@ def replays_finding(read: RunSeries, replays: Replays) -> str:
     most, least = max(counts, key=lambda text: counts[text]), min(counts, key=lambda text: counts[text])
     if counts[most] == counts[least]:
         who = most if len(counts) == 1 else f"each of {len(counts)} other policies"
-        return f"{run}; {who} would skip {_steps(counts[most])}"
-    return f"{run}; {most} would skip {_steps(counts[most])}, {least} {_steps(counts[least])}"
+        return f"{run}; {who} would skip {_steps(counts[most])}{_guess(replays[most][0])}"
+    told = [f"{_steps(counts[text])}{_guess(replays[text][0])}" for text in (most, least)]
+    return f"{run}; {most} would skip {told[0]}, {least} {told[1]}"
+
+
+def _guess(one: Replay) -> str:
+    return "" if one.guess_from is None else f" (a guess from step {one.guess_from:,} on)"
 
 
 def show_replays(read: RunSeries, replays: Replays) -> None:

@@ -224,7 +224,7 @@ def show_map(answer: Answer) -> None:
     )
     st.caption(
         "The stronger the orange, the more of a layer's values (its output's or its weights' gradient, "
-        "whichever loses more) become zero; hatched: some value becomes Inf, at any step. "
+        "whichever loses more) become zero; hatched: some value becomes Inf, at one of the steps that tell. "
         f"{safe if answer.found.safe else ''}"
         f"It is told of one cast of the FP32 gradients: a real {name} backward pass can flush more, since "
         "what is lost at one layer never reaches the next."

@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+import lsviz
 from lsviz.analysis.blame import blame_finding, cause_words
 from lsviz.analysis.ceiling import Ceiling, find_ceiling
 from lsviz.analysis.limits import Limits, advice, find_limits, judge_run, own_scale_finding
@@ -147,6 +149,24 @@ def test_steps_left_out_do_not_count() -> None:
     assert told is not None
     assert (told.allows, told.steps) == (2.0**15, 1)
     assert found_ceiling(headroom.head(0), blame.head(0)) is None
+
+
+def test_a_limit_says_so_where_not_every_step_was_seen(tmp_path: Path) -> None:
+    headroom, blame = headroom_of((0, "a", 1.0), (10, "a", 2.0)), blame_of((5, 8.0, "a", "scale"))
+    told = found_ceiling(headroom, blame, left_out=[7], run_steps=range(20))
+    assert told is not None
+    assert (told.steps, told.unseen) == (2, 16)  # of the step that overflowed its S tells
+    with lsviz.record(model := nn.Linear(2, 1), tmp_path / "mine", every=5) as rec:
+        for _ in range(20):
+            model(torch.ones(3, 2)).sum().backward()
+            rec.step()
+    limits = judge_run(lsviz.open_run(rec.path)).limits
+    assert (limits.every, limits.unseen) == (4, 16)
+    assert "going by 4 of 20 steps, for" in limits.finding
+    assert "4 of 20 steps: those of the others may be larger" in limits.note
+    every = judge_run(sample(task="sigmoid-mlp", policy="gradscaler"))
+    assert every.limits.unseen == 0
+    assert "going by" not in every.limits.finding
 
 
 @pytest.mark.parametrize("allows", [2.0**20, 2.0**14, 2.0**2, None])

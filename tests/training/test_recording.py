@@ -286,13 +286,16 @@ def test_arguments_that_can_not_be_used_are_told_at_once(
         lsviz.record(lambda x: x, tmp_path / "run")  # type: ignore[arg-type]
 
 
-def test_a_folder_that_is_taken_is_not_touched(tmp_path: Path) -> None:
+def test_a_folder_that_is_taken_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = []
     for _ in range(3):
         with lsviz.record(Net(), tmp_path / "mine") as rec:
             rec.step(1.0)
+            rec.step(1.0)
         paths.append(rec.path.name)
     assert paths == ["mine", "mine-2", "mine-3"]
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"lsviz: recorded 2 steps in {tmp_path / name}" for name in paths]
     (tmp_path / "file").write_text("kept")
     with lsviz.record(Net(), tmp_path / "file") as rec:
         rec.step(1.0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from lsviz.runs.labelling import set_labels
 from lsviz.runs.labels import Labels
 from lsviz.runs.reader import Run, open_run
+from lsviz.runs.schema import OWN_LOOP
 from lsviz.runs.writer import RunWriter, create_run
 from lsviz.ui.choosing import run_options
 from tests.runs.test_store import CONFIG
@@ -33,6 +34,12 @@ def test_only_what_tells_runs_apart_is_added(tmp_path: Path) -> None:
     told = options(*same)
     assert told[0] != told[1]
     assert all(line.endswith(run.run_id[-4:]) for line, run in zip(told, same, strict=True))
+
+
+def test_a_recorded_loop_is_called_as_its_folder(tmp_path: Path) -> None:
+    path = create_run(tmp_path, CONFIG, "mine", engine=OWN_LOOP)
+    with RunWriter(path):
+        assert options(open_run(path))[0].startswith("mine · ")
 
 
 def test_a_persons_name_for_it_comes_first(tmp_path: Path) -> None:

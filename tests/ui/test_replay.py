@@ -113,3 +113,9 @@ def test_without_any_run_it_says_how_to_get_one(page: str, runs_root: Path, no_s
     app = open_page(page)
     assert "No run to" in words(app)
     assert charts(app) == 0
+
+
+def test_the_headline_says_from_where_on_it_guesses() -> None:
+    app = open_page("replay")
+    header = app.header[0].value
+    assert "patent would skip 28 steps (a guess from step 61 on), histogram no step" in header
