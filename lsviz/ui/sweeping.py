@@ -35,18 +35,18 @@ def engine_form() -> str:
         return "local"
     address = cluster_address()
     where = f"at {address}" if address != "local" else "of this machine alone, started for these runs"
-    if "engine" not in st.session_state:
-        asked = st.query_params.get("engine", "")
-        st.session_state["engine"] = asked if asked in ENGINES else "local"
-    chosen: str = st.segmented_control(
+    asked = st.query_params.get("engine", "")
+    told = st.segmented_control(
         "Train on",
         list(ENGINES),
+        default=asked if asked in ENGINES else "local",
         required=True,
         key="engine",
         format_func=ENGINES.__getitem__,
         help=f"The Ray cluster {plain(where)}: each run takes one of its CPUs, or a GPU beside it. A run "
         "that has finished here before is not trained again.",
     )
+    chosen: str = told or "local"  # a browser that is not done yet sends nothing
     set_url_list("engine", [] if chosen == "local" else [chosen])
     return chosen
 
