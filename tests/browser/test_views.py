@@ -79,8 +79,6 @@ SHIFTS = """window.lsvizShifts = 0;
 new PerformanceObserver((list) => {
   for (const shift of list.getEntries()) window.lsvizShifts += shift.value;
 }).observe({ type: 'layout-shift', buffered: true });"""
-
-
 STEADY = 0.1
 """The sum of layout shifts below which people see a page as steady (web.dev's Cumulative Layout Shift)."""
 
