@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import median_seconds, report, save
-from lsviz.training.counting import count_exponents, histograms, tally_by_torch
+from lsviz.training.counting import Seat, count_exponents, histograms
+from lsviz.training.ondevice import count_together
 
 VALUES = 8_000_000
 
@@ -26,7 +27,7 @@ def ways_to_count(values: Tensor) -> dict[str, Callable[[], object]]:
         "x.abs().max()": lambda: values.abs().max(),
         "count_exponents": lambda: count_exponents(values),
         "count_exponents, with rounding": lambda: count_exponents(values, rounding=True),
-        "count_exponents by torch operations": lambda: histograms([tally_by_torch(values)]),
+        "count_exponents by torch operations": lambda: histograms([Seat(count_together([values]), 0)]),
     }
 
 

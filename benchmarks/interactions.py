@@ -15,6 +15,14 @@ MAP: Final = ".st-key-layers_map .cartesianlayer"
 HISTORY: Final = ".st-key-layer_history .cartesianlayer"
 MAP_CELLS: Final = ".st-key-layers_map .heatmaplayer image"
 FORM: Final = '[data-testid="stMain"]'
+MARKED: Final = (
+    "document.getElementById(document.activeElement.getAttribute('aria-activedescendant'))?.innerText"
+)
+"""What Enter would choose in an open list."""
+AT_REST: Final = 500
+"""Milliseconds after which a page scrolls no more."""
+MOST_PRESSES: Final = 3
+
 TABLE: Final = '[data-testid="stDataFrame"] canvas'
 
 FIRST_PICTURES: Final = {
@@ -137,10 +145,17 @@ def in_list(label: str, key: str = "ArrowDown") -> Callable[[Page], Iterator[Act
 
     def acts(page: Page) -> Iterator[Act]:
         field = page.get_by_role("combobox", name=label)
+        field.scroll_into_view_if_needed()
+        page.wait_for_timeout(AT_REST)  # a list that opens while its page still scrolls closes again
         while True:
             field.click()
-            page.wait_for_timeout(300)
-            field.press(key)
+            page.get_by_role("option").first.wait_for()
+            for _ in range(MOST_PRESSES):
+                field.press(key)
+                if page.evaluate(MARKED) not in (None, field.input_value()):
+                    break
+            else:
+                raise AssertionError(f"{label}: nothing else to choose than {field.input_value()!r}")
             yield lambda: field.press("Enter")
 
     return acts

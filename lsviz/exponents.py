@@ -248,6 +248,8 @@ class ExponentHistogram:
         Exact, since a power of two keeps the significand; only bins that would leave -80..47 pile up
         in the end bin, and what has piled up there does not come back.
         """
+        if k == 0:
+            return self
         return ExponentHistogram(
             moved_counts(self.counts, k),
             zero=self.zero,

@@ -1,8 +1,8 @@
 """Counting the exponents of a tensor's values where they lie, by their bits.
 
 On the CPU compiled loops count (`lsviz.training.kernels`); on a GPU, or without a C compiler, torch
-operations do, which never wait for the device: a `Tally` stays where its tensor was until
-`histograms` fetches all of them at once.
+operations do (`lsviz.training.ondevice`), which never wait for the device: what they counted stays where
+the tensor was until `histograms` fetches all of it at once.
 """
 
 from __future__ import annotations
@@ -18,36 +18,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lsviz.exponents import (
-    BINS,
-    MAX_EXPONENT,
-    MIN_EXPONENT,
-    ROUNDING_FORMATS,
-    ExponentHistogram,
-    overflow_significand,
-)
+from lsviz.exponents import BINS, MAX_EXPONENT, MIN_EXPONENT, ExponentHistogram
 from lsviz.training import kernels
-from lsviz.training.counter import FORMATS as HERE
+from lsviz.training.counter import FORMATS as COUNTED
 from lsviz.training.counter import Counter, Counting
+from lsviz.training.ondevice import (
+    ALONE,
+    LIMITS,
+    MANTISSA_BITS,
+    PAST_MANTISSA,
+    Queue,
+    Together,
+    Waiting,
+    count_together,
+)
 
 _BIAS: Final = 127
-_MANTISSA_BITS: Final = 23
-_MAGNITUDE: Final = 0x7FFFFFFF
-_INF: Final = 0x7F800000
 _FIELDS: Final = kernels.FIELDS
 _NO_EXPONENT: Final = _FIELDS - 1
 """The exponent field of Inf and NaN."""
 _CLASSES: Final = kernels.CLASSES
 _ONE: Final = kernels.ONE
-_PAST_MANTISSA: Final = {
-    # First mantissa past the rounding point: the point itself, or the one after it where the tie
-    # rounds down.
-    fmt.name: int((overflow_significand(fmt) - 1) * 2**_MANTISSA_BITS) + (not fmt.overflows_at_limit)
-    for fmt in ROUNDING_FORMATS
-}
-_LIMITS: Final[npt.NDArray[np.uint32]] = np.array(sorted(_PAST_MANTISSA.values()), np.uint32)
 _CLASS_OF_FORMAT: Final = {
-    name: int(np.searchsorted(_LIMITS, first)) + 1 for name, first in _PAST_MANTISSA.items()
+    name: int(np.searchsorted(LIMITS, first)) + 1 for name, first in PAST_MANTISSA.items()
 }
 
 # FP32's exponent fields 1..254 stand for -126..127; field 0 holds zero and FP32's own subnormals.
@@ -55,15 +48,12 @@ _BIN_OF_FIELD: Final = np.clip(np.arange(_FIELDS) - _BIAS, MIN_EXPONENT, MAX_EXP
 _FIRST_FIELD_OF_BIN: Final = np.searchsorted(_BIN_OF_FIELD[:_NO_EXPONENT], np.arange(BINS))
 
 _PLAIN: Final = (Tensor, torch.nn.Parameter)
-_DEVICE_CHUNK: Final = 1 << 24
-"""Values that torch operations take at a time: each needs some 30 bytes for as long."""
-_GPU_LANES: Final = 64
-"""Tables on a GPU: atomic additions to one bin would wait for each other."""
+_QUEUE: Final = Queue()
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What was counted of one tensor, where the tensor was.
+    """What was counted of one tensor, on the host.
 
     Attributes:
         table: Counts by exponent field in any number of tables to be added up, shape (tables, 256), row 0
@@ -73,9 +63,30 @@ class Tally:
         inf: How many infinities there are; they share their rows of a table of 256 with NaN.
     """
 
-    table: npt.NDArray[Any] | Tensor
-    largest: int | Tensor
-    inf: int | Tensor
+    table: npt.NDArray[Any]
+    largest: int
+    inf: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What was counted of one tensor, on its device until it is fetched.
+
+    Attributes:
+        group: The tensors that were counted together.
+        at: This one's place among them.
+    """
+
+    group: Together
+    at: int
+
+    def tally(self) -> Tally:
+        """Return it as it lies on the host, once it was fetched."""
+        group, at = self.group, self.at
+        return Tally(group.tables[at : at + 1], group.largest[at], group.inf[at])
+
+
+Tallied = Tally | Seat | ExponentHistogram
 
 
 def count_exponents(values: Tensor, *, rounding: bool = False) -> ExponentHistogram:
@@ -93,7 +104,7 @@ def count_exponents(values: Tensor, *, rounding: bool = False) -> ExponentHistog
     return histograms([tally(values, rounding=rounding)])[0]
 
 
-def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram:
+def tally(values: Tensor, *, rounding: bool = False) -> Tallied:
     """Count a tensor as `count_exponents` does, without waiting for its device.
 
     FP64 alone is waited for, and comes as the histogram itself.
@@ -108,17 +119,17 @@ def tally(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogra
         return ExponentHistogram.of(values.cpu().numpy())
     counter = compiled_counter() if _lies_here(values) else None
     if counter is None:
-        return tally_by_torch(values, rounding=rounding)
+        return Seat(count_together([values], rounding=rounding), 0)
     threads = torch.get_num_threads()
     return settled(counter.start(values, rounding=rounding, threads=threads - 1, shared=threads))
 
 
-def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHistogram]:
+def histograms(tallies: Sequence[Tallied]) -> list[ExponentHistogram]:
     """Return what was tallied, in the same order, fetched from its device in one go."""
     found: dict[int, ExponentHistogram] = {
         i: item for i, item in enumerate(tallies) if isinstance(item, ExponentHistogram)
     }
-    counted = {i: item for i, item in enumerate(tallies) if isinstance(item, Tally)}
+    counted = {i: item for i, item in enumerate(tallies) if not isinstance(item, ExponentHistogram)}
     here = dict(zip(counted, _fetched(list(counted.values())), strict=True))
     for rows in {item.table.shape[1] for item in here.values()}:
         alike = {i: item for i, item in here.items() if item.table.shape[1] == rows}
@@ -127,7 +138,7 @@ def histograms(tallies: Sequence[Tally | ExponentHistogram]) -> list[ExponentHis
 
 
 def extremes(
-    tallies: Sequence[Tally | ExponentHistogram],
+    tallies: Sequence[Tallied],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return each one's largest finite magnitude, infinities and NaN, fetched from its device in one go.
 
@@ -138,12 +149,12 @@ def extremes(
         np.zeros(len(tallies), np.int64),
         np.zeros(len(tallies), np.int64),
     )
-    places = [i for i, item in enumerate(tallies) if isinstance(item, Tally)]
-    here = _fetched([item for item in tallies if isinstance(item, Tally)])
+    places = [i for i, item in enumerate(tallies) if not isinstance(item, ExponentHistogram)]
+    here = _fetched([item for item in tallies if not isinstance(item, ExponentHistogram)])
     if here:
-        amax[places] = _values([int(one.largest) for one in here])
-        inf[places] = [int(one.inf) for one in here]
-        nan[places] = [_without_exponent(np.asarray(one.table)) for one in here]
+        amax[places] = _values([one.largest for one in here])
+        inf[places] = [one.inf for one in here]
+        nan[places] = [_without_exponent(one.table) for one in here]
         nan[places] -= inf[places]
     for i, item in enumerate(tallies):
         if isinstance(item, ExponentHistogram):
@@ -166,7 +177,7 @@ def compiled_counter() -> Counter | None:
     if os.environ.get("LSVIZ_KERNEL") == "torch":
         return None
     try:
-        return Counter(kernels.load_kernels(), _LIMITS)
+        return Counter(kernels.load_kernels(), LIMITS)
     except kernels.KernelError:
         return None
 
@@ -174,12 +185,13 @@ def compiled_counter() -> Counter | None:
 # A forked process, such as a data loader's worker, has none of the threads and waits for nothing queued.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=compiled_counter.cache_clear)
+    os.register_at_fork(after_in_child=_QUEUE.forget)
 
 
 def kernel_description(device: str = "cpu") -> str:
     """Return in one sentence what counts exponents on a device, for ``lsviz doctor``."""
     if device != "cpu":
-        return "torch operations on the GPU, which never wait for it; fetched when a run is written"
+        return "torch operations on the GPU, many tensors at a time; fetched when a run is written"
     if compiled_counter() is not None:
         return f"compiled loops (kernels.c), on {torch.get_num_threads()} threads"
     if os.environ.get("LSVIZ_KERNEL") == "torch":
@@ -191,18 +203,31 @@ def kernel_description(device: str = "cpu") -> str:
     return ""
 
 
-def tally_later(values: Tensor, *, rounding: bool = False) -> Tally | ExponentHistogram | Counting:
+def tally_later(values: Tensor, *, rounding: bool = False) -> Tallied | Counting | Waiting:
     """Count a tensor as `tally` does, beside what this thread goes on with; `settled` gives the tally.
 
     For tensors that nobody changes in the meantime. autograd changes no gradient that somebody else holds,
-    as the counter does (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13).
+    as is done here (torch/csrc/autograd/input_buffer.cpp, accumulate_grad.h, torch 2.13).
     """
-    counter = compiled_counter() if _lies_here(values) else None
-    return tally(values, rounding=rounding) if counter is None else counter.start(values, rounding=rounding)
+    if not _is_plain(values):
+        return tally(values, rounding=rounding)
+    counter = compiled_counter() if values.device.type == "cpu" else None
+    if counter is not None:
+        return counter.start(values, rounding=rounding)
+    if values.numel() >= ALONE:
+        return Seat(count_together([values], rounding=rounding), 0)
+    return _QUEUE.add(values, rounding=rounding)
 
 
-def settled(counted: Tally | ExponentHistogram | Counting) -> Tally | ExponentHistogram:
+def settled(counted: Tallied | Counting | Waiting) -> Tallied:
     """Return what was tallied, once it is."""
+    if isinstance(counted, Waiting):
+        if counted.group is None:
+            _QUEUE.settle()
+        if counted.group is not None:
+            return Seat(counted.group, counted.at)
+        assert counted.held is not None  # counting many failed, or it waited before this process was forked
+        return Seat(count_together([counted.held], rounding=counted.rounding), 0)
     if not isinstance(counted, Counting):
         return counted
     counter = compiled_counter()
@@ -215,13 +240,18 @@ def settled(counted: Tally | ExponentHistogram | Counting) -> Tally | ExponentHi
 
 
 def _lies_here(values: Tensor) -> bool:
-    """Whether the values lie in this process's memory as the compiled loops read them.
+    """Whether the values lie in this process's memory as the compiled loops read them."""
+    return values.device.type == "cpu" and _is_plain(values)
+
+
+def _is_plain(values: Tensor) -> bool:
+    """Whether the values lie in memory of the tensor's own, in a type that is counted by its bits.
 
     A tensor of another class (nested, distributed) tells a device too, but has no memory of its own.
     """
-    if type(values) not in _PLAIN or values.layout is not torch.strided or values.dtype not in HERE:
+    if type(values) not in _PLAIN or values.layout is not torch.strided or values.dtype not in COUNTED:
         return False
-    return values.device.type == "cpu" and not values._is_zerotensor()
+    return not values._is_zerotensor()
 
 
 def stored(values: Tensor) -> tuple[Tensor, int]:
@@ -241,67 +271,15 @@ def stored(values: Tensor) -> tuple[Tensor, int]:
     return values, left_out
 
 
-def tally_by_torch(values: Tensor, *, rounding: bool = False) -> Tally:
-    """Count with torch operations alone, on the tensor's device and without waiting for it.
-
-    Args:
-        values: FP32, FP16 or BF16.
-        rounding: As in `count_exponents`.
-    """
-    device = values.device
-    lanes = _GPU_LANES if device.type != "cpu" else 1
-    rows = _FIELDS * _CLASSES if rounding else _FIELDS
-    table = torch.zeros(lanes * rows, dtype=torch.int64, device=device)
-    largest = torch.zeros((), dtype=torch.int32, device=device)
-    inf = torch.zeros((), dtype=torch.int64, device=device)
-    flat = values.reshape(-1)
-    one = torch.ones((), dtype=torch.int64, device=device)
-    for part in torch.split(flat, _DEVICE_CHUNK) if flat.numel() else ():
-        bits = part.to(torch.float32).view(torch.int32) & _MAGNITUDE
-        largest = torch.maximum(largest, torch.where(bits < _INF, bits, 0).max())
-        inf += (bits == _INF).sum()
-        row = (_class_rows(bits) if rounding else _field_rows(bits)).long()
-        if lanes > 1:
-            row += torch.arange(len(row), device=device).remainder_(lanes).mul_(rows)
-        table.scatter_add_(0, row, one.expand_as(row))
-    return Tally(table.view(lanes, rows).sum(0, keepdim=True), largest, inf)
-
-
-def _field_rows(bits: Tensor) -> Tensor:
-    return torch.maximum(bits >> _MANTISSA_BITS, bits.clamp(max=1))
-
-
-def _class_rows(bits: Tensor) -> Tensor:
-    mantissas = bits & ((1 << _MANTISSA_BITS) - 1)
-    classes = torch.zeros_like(bits)
-    for limit in _LIMITS.tolist():
-        classes += mantissas >= limit
-    return (bits >> _MANTISSA_BITS) * _CLASSES + torch.where(mantissas == 0, _ONE, classes)
-
-
-def _fetched(tallies: Sequence[Tally]) -> list[Tally]:
+def _fetched(tallies: Sequence[Tally | Seat]) -> list[Tally]:
     """Return tallies on the host, those from devices fetched in one transfer."""
-    parts = []
-    for one in tallies:
-        if isinstance(one.table, Tensor):
-            for number in (one.table, one.largest, one.inf):
-                assert isinstance(number, Tensor)
-                parts.append(number.flatten().to(torch.int64))
-    if not parts:
-        return list(tallies)
-    numbers = torch.cat([part.to(parts[0].device) for part in parts]).cpu().numpy()
-    pieces = iter(np.split(numbers, np.cumsum([len(part) for part in parts])[:-1]))
-    return [
-        Tally(next(pieces).reshape(tuple(one.table.shape)), int(next(pieces)[0]), int(next(pieces)[0]))
-        if isinstance(one.table, Tensor)
-        else one
-        for one in tallies
-    ]
+    Together.fetch(one.group for one in tallies if isinstance(one, Seat))
+    return [one.tally() if isinstance(one, Seat) else one for one in tallies]
 
 
 def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
     """Return the histograms of tallies on the host, all with tables of the same width."""
-    given = [np.asarray(one.table) for one in tallies]
+    given = [one.table for one in tallies]
     tables = np.concatenate(given, dtype=np.int64)
     if len(tables) > len(given):  # of some there are several tables
         tables = np.add.reduceat(tables, np.cumsum([0, *(len(table) for table in given[:-1])]), axis=0)
@@ -317,13 +295,13 @@ def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
         normal[:, 0] = 0  # FP32's own subnormals have no hidden one: their mantissas say nothing
         ones = _binned(normal[:, :, _ONE])
         past = {name: _binned(normal[:, :, k:_ONE].sum(axis=2)) for name, k in _CLASS_OF_FORMAT.items()}
-    inf = [int(one.inf) for one in tallies]
+    inf = [one.inf for one in tallies]
     return ExponentHistogram.from_rows(
         counts,
         zero=zeros.tolist(),
         inf=inf,
         nan=(by_field[:, _NO_EXPONENT] - inf).tolist(),
-        amax=_values([int(one.largest) for one in tallies]),
+        amax=_values([one.largest for one in tallies]),
         ones=ones,
         past=past,
     )
@@ -332,10 +310,10 @@ def _histograms(tallies: Sequence[Tally]) -> list[ExponentHistogram]:
 def _values(bits: Sequence[int]) -> list[float]:
     """Return what FP32 bits stand for, also where the processor takes FP32's subnormals for zero."""
     whole = np.array(bits, np.int64)
-    field, mantissa = whole >> _MANTISSA_BITS, whole & ((1 << _MANTISSA_BITS) - 1)
-    significand = mantissa + (field > 0) * (1 << _MANTISSA_BITS)
+    field, mantissa = whole >> MANTISSA_BITS, whole & ((1 << MANTISSA_BITS) - 1)
+    significand = mantissa + (field > 0) * (1 << MANTISSA_BITS)
     values: list[float] = np.ldexp(
-        significand.astype(np.float64), np.maximum(field, 1) - _BIAS - _MANTISSA_BITS
+        significand.astype(np.float64), np.maximum(field, 1) - _BIAS - MANTISSA_BITS
     ).tolist()
     return values
 

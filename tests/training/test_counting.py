@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lsviz.exponents import ExponentHistogram
-from lsviz.training.counting import compiled_counter, count_exponents, histograms, tally, tally_by_torch
+from lsviz.training.counting import Seat, compiled_counter, count_exponents, histograms, tally
+from lsviz.training.ondevice import count_together
 
 FORMATS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -98,7 +99,7 @@ def test_both_ways_count_the_same(dtype: torch.dtype, rounding: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     patterns = torch.randint(-(2**31), 2**31, (300_001,), generator=generator).to(torch.int32)
     values = patterns.view(torch.float32) if dtype == torch.float32 else HALF_PATTERNS.view(dtype)
-    (by_torch,) = histograms([tally_by_torch(values, rounding=rounding)])
+    (by_torch,) = histograms([Seat(count_together([values], rounding=rounding), 0)])
     assert count_exponents(values, rounding=rounding) == by_torch
     assert by_torch.exact == rounding
 
@@ -156,10 +157,10 @@ def test_a_forked_process_counts_large_tensors_too() -> None:
 def test_tallies_are_fetched_together_and_in_order() -> None:
     single, half, double = torch.randn(50), torch.randn(60).half(), torch.randn(70).double()
     tallies = [
-        tally_by_torch(single),
+        Seat(count_together([single]), 0),
         tally(half),
         tally(double),
-        tally_by_torch(half, rounding=True),
+        Seat(count_together([half], rounding=True), 0),
     ]
     found = histograms(tallies)
     assert [h.numel for h in found] == [50, 60, 70, 60]
@@ -184,6 +185,7 @@ def test_cuda_counts_the_same() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_counting_does_not_wait_for_the_gpu() -> None:
     values = torch.randn(1_000_000, device="cuda").half()
     tally(values)

@@ -354,6 +354,7 @@ def test_an_absent_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # the first backward of a process
 @pytest.mark.parametrize("case", CASES)
 def test_cuda_and_cpu_agree(case: str) -> None:
     module, x = build(case)

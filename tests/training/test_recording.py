@@ -374,6 +374,7 @@ def test_a_fused_optimizer_that_skips_by_itself_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_recording_on_a_gpu_waits_for_it_only_when_it_writes(tmp_path: Path) -> None:
     model = build().cuda()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
