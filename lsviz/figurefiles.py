@@ -49,6 +49,7 @@ class Named:
 
 
 _GRADIENTS: Final = "recorded gradients, at a step that all of its runs share"
+_ASKED: Final = "gradients that can be asked; record some with --record-every 10"
 _REFERENCE: Final = "an FP32 reference; record some with --reference-every 10"
 _CURVE: Final = f"{CURVE_POINTS} constant scales of one task; name more runs with --with"
 FIGURES: Final = {
@@ -56,9 +57,9 @@ FIGURES: Final = {
     "layers": Named(figures.layers, _GRADIENTS),
     "timelines": Named(figures.timelines, "steps"),
     "flushed": Named(figures.flushed, _REFERENCE),
-    "whatif": Named(figures.whatif, _REFERENCE, 1),
-    "scales": Named(figures.scales, "gradients that can be asked; record some with --record-every 10", 1),
-    "headroom": Named(figures.headroom, "a skipped step", 1),
+    "whatif": Named(figures.whatif, _ASKED, 1),
+    "scales": Named(figures.scales, _ASKED, 1),
+    "headroom": Named(figures.headroom, _ASKED, 1),
     "reaction": Named(figures.reaction, "an injected fault, as --inject 20:layer3:inf", MAX_RUNS),
     "metric": Named(figures.metric, "a measured metric", MAX_RUNS),
     "curve": Named(figures.curve, _CURVE, MAX_RUNS),

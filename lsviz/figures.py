@@ -137,10 +137,11 @@ def spectra(subject: Subject) -> list[Section]:
 
 
 def whatif(subject: Subject) -> list[Section]:
-    """The slider over the gradients of the first run that has FP32 references."""
-    for run, judged in zip(subject.runs, subject.judged, strict=False):
+    """The slider over the gradients of the first run that has FP32 references, or else of the first."""
+    asked = list(zip(subject.runs, subject.judged, strict=False))
+    for run, judged in sorted(asked, key=lambda pair: pair[1].rows is None or pair[1].rows.censored):
         rows, found = judged.rows, judged.found
-        layers = [] if rows is None or rows.censored else layer_names(rows.keys)
+        layers = [] if rows is None else layer_names(rows.keys)
         if rows is None or found is None or not layers:
             continue
         outputs = layer_outputs(rows.pooled(), layers)
@@ -152,11 +153,13 @@ def whatif(subject: Subject) -> list[Section]:
             nearest_scale(judged.scale or 1.0),
             subject.mode,
         )
+        seen = "gradients as recorded" if rows.censored else "FP32 gradients"
         caption = (
             f"What if, for {run_label(run.config)}: drag the slider, and S moves FP16's range over the "
-            "gradients. Shares are of one cast of the FP32 gradients of all recorded steps."
+            f"gradients. Shares are of one cast of the {seen} of all recorded steps."
         )
-        return [Section(advice(run.config, judged), figure, f"{caption} {judged.limits.finding}.")]
+        told = f"{caption} {judged.limits.finding}. {rows.caution}".rstrip()
+        return [Section(advice(run.config, judged), figure, told)]
     return []
 
 
@@ -166,11 +169,14 @@ def timelines(subject: Subject) -> list[Section]:
 
 
 def headroom(subject: Subject) -> list[Section]:
-    """Who overflowed first in each run that skipped steps, and how near to it every layer was."""
+    """Who overflowed first in each run that skipped steps, and how near to it every layer was.
+
+    Of a run by itself, also where it skipped none.
+    """
     sections = []
     views = subject.shown
     for label, view, judged in zip(view_labels(views), views, subject.judged, strict=True):
-        if judged.blame.empty or judged.headroom.empty:
+        if judged.headroom.empty or (judged.blame.empty and len(views) > 1):
             continue
         limits = judged.limits.finding if judged.limits.forbids else ""
         title, why = blame_headline(judged.blame, len(view.steps), limits)

@@ -20,7 +20,7 @@ from lsviz.jobs import doctor
 from lsviz.jobs.browser import find_browser
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
-from tests.conftest import PATIENCE, SAMPLES
+from tests.conftest import PATIENCE, SAMPLES, train_run
 
 Output = pytest.CaptureFixture[str]
 
@@ -128,6 +128,18 @@ def test_help_and_reference_name_every_figure(capsys: Output) -> None:
     assert all(name in told for name in FIGURES)
 
 
+@pytest.mark.parametrize("name", ["whatif", "scales", "headroom"])
+def test_a_run_without_gradients_is_told_how_to_get_some(name: str, tmp_path: Path, capsys: Output) -> None:
+    run = train_run(
+        tmp_path / "runs", task="digits-mlp", policy="none", steps=4, record_every=0, reference_every=0
+    )
+    assert draw(run, name, tmp_path / "s.json") == 2
+    told = capsys.readouterr().err
+    assert (
+        f"nothing to draw: {name} needs gradients that can be asked; record some with --record-every" in told
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -136,7 +148,7 @@ def test_help_and_reference_name_every_figure(capsys: Output) -> None:
             "can't tell what 's.gif' should be; end it in: .png, .svg, .pdf, .html, .json",
         ),
         (("spectre", "s.json"), "unknown figure 'spectre'; choose one of: spectra, layers, timelines"),
-        (("headroom", "s.json"), "nothing to draw: headroom needs a skipped step"),
+        (("curve", "s.json"), "nothing to draw: curve needs "),
         (("reaction", "s.json"), "nothing to draw: reaction needs an injected fault"),
         (
             ("layers", "s.json", "--step", "11"),

@@ -8,7 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import lsviz
 from lsviz.analysis.blame import blame_finding
 from lsviz.analysis.limits import judge_run
 from lsviz.cli import main
@@ -83,6 +86,40 @@ def test_skipped_steps_are_blamed_on_who_overflowed_first() -> None:
     assert f"gradscaler: {blame_finding(blame, skipping.config.steps)}" in document
     assert "S was too large each time." in document
     assert "Lines are means over the seeds" not in document
+
+
+def own_loop(path: Path) -> Run:
+    """Record a loop of one's own in FP16, which has no FP32 reference and skips no step."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=256.0)
+    with lsviz.record(model, path, scaler=scaler) as rec:
+        for _ in range(4):
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = model(torch.randn(32, 8)).square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            rec.step(loss)
+    return lsviz.open_run(path)
+
+
+def test_a_loop_of_ones_own_has_its_slider_and_its_limits(tmp_path: Path, scaled_run: Run) -> None:
+    own = own_loop(tmp_path / "mine")
+    document = report_html([own])
+    judged = judge_run(own)
+    assert judged.rows is not None
+    assert judged.rows.censored
+    assert html.escape(judged.rows.caution) in document
+    assert html.escape(judged.limits.finding) in document
+    assert "gradients as recorded" in document
+    assert figures(document) == 4  # spectra, what-if, timelines, headroom
+    # Beside a run that has references, those are asked.
+    together = report_html([own, scaled_run])
+    assert "cast of the FP32 gradients" in together
+    assert "gradients as recorded" not in together
 
 
 def test_names_in_a_run_mean_nothing_to_the_page(unscaled_run: Run, tmp_path: Path) -> None:
