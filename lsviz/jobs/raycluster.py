@@ -114,12 +114,22 @@ def connected(address: str | None, demands: Sequence[Demand]) -> Iterator[Any]:
         ray.init(**settings)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
-        raise RayError(f"can't reach a Ray cluster at {address!r}: {told[0]}") from None
+        raise RayError(f"can't reach a Ray cluster at {address!r}: {told[0]}{_hint(address)}") from None
     try:
         refuse_unmet(alive(ray), demands)
         yield ray
     finally:
         ray.shutdown()
+
+
+def _hint(address: str) -> str:
+    """Return what to look at where something answered at an address, and Ray was none the wiser."""
+    if address == "local":
+        return ""
+    return (
+        "; something answers there: has this machine the cluster's token (~/.ray/auth_token or "
+        "RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token) and its version of Ray?"
+    )
 
 
 def alive(ray: Any) -> list[Resources]:

@@ -239,6 +239,19 @@ def test_a_demand_that_no_node_can_meet_is_refused(cluster: Any, tmp_path: Path)
 
 
 @with_ray
+def test_a_stranger_without_the_clusters_token_is_refused(cluster: Any, tmp_path: Path) -> None:
+    stranger = {**clean_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
+    asked = command(cluster.address, tmp_path, "--steps", "2")
+    done = subprocess.run(asked, env=stranger, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    *rays_own, last = done.stderr.splitlines()
+    assert last.startswith(f"lsviz: can't reach a Ray cluster at '{cluster.address}'")
+    assert "has this machine the cluster's token" in last
+    assert not any("Traceback" in line for line in rays_own)
+    assert states(tmp_path) == []
+
+
+@with_ray
 def test_a_run_at_cuda_goes_where_the_gpus_are(cluster: Any, tmp_path: Path) -> None:
     """The GPU is made up: the run is given to its node, and fails there as it would in this process."""
     node = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
