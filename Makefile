@@ -14,8 +14,9 @@ app: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	@sh tests/browser/install_chromium.sh
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(foreach file,$(RAY_TESTS),--ignore $(file))
+	$(BIN)/python -m pytest -q -m "not slow" $(RAY_TESTS)
 
-# By themselves, since Ray reads whether to ask for a token as it is imported, and Lightning imports it.
+# All of Ray's; `make test` leaves out the slow ones. By themselves, since Ray reads whether to ask for a token as it is imported, and Lightning imports it.
 test-ray: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q $(RAY_TESTS)
 

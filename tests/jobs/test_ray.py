@@ -144,6 +144,7 @@ def test_a_node_that_goes_costs_time_alone(cluster: Any, second: Any, tmp_path: 
         assert asked == run.config
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_worker_that_is_killed_is_replaced_once(cluster: Any, tmp_path: Path) -> None:
     """It is killed as it imports torch or in its first steps, of which there are enough."""
@@ -167,6 +168,7 @@ def test_a_worker_that_is_killed_is_replaced_once(cluster: Any, tmp_path: Path) 
     assert states(tmp_path) == [(1, "finished")]
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_sweep_that_lost_its_driver_goes_on(cluster: Any, tmp_path: Path) -> None:
     asked = command(cluster.address, tmp_path, "--seeds", "0,1,2", "--steps", str(SOME), "--jobs", "1")
@@ -190,6 +192,7 @@ def test_a_sweep_that_lost_its_driver_goes_on(cluster: Any, tmp_path: Path) -> N
     assert all(after[config].run_id == run.run_id for config, run in before.items())
 
 
+@pytest.mark.slow
 @with_ray
 def test_ctrl_c_cancels_tasks_and_keeps_what_is_finished(cluster: Any, tmp_path: Path) -> None:
     before = left_in_scratch()
@@ -209,6 +212,7 @@ def test_ctrl_c_cancels_tasks_and_keeps_what_is_finished(cluster: Any, tmp_path:
     wait_for(lambda: left_in_scratch() <= before)
 
 
+@pytest.mark.slow
 @with_ray
 def test_ctrl_c_ends_a_run_under_way(cluster: Any, tmp_path: Path) -> None:
     """The run would take many minutes; Ctrl+C reaches all that the terminal started, as it does there."""
@@ -238,6 +242,7 @@ def test_a_demand_that_no_node_can_meet_is_refused(cluster: Any, tmp_path: Path)
     assert states(tmp_path) == []
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_stranger_without_the_clusters_token_is_refused(cluster: Any, tmp_path: Path) -> None:
     stranger = {**clean_environment(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 64}
@@ -251,6 +256,7 @@ def test_a_stranger_without_the_clusters_token_is_refused(cluster: Any, tmp_path
     assert states(tmp_path) == []
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_run_at_cuda_goes_where_the_gpus_are(cluster: Any, tmp_path: Path) -> None:
     """The GPU is made up: the run is given to its node, and fails there as it would in this process."""
@@ -266,6 +272,7 @@ def test_a_run_at_cuda_goes_where_the_gpus_are(cluster: Any, tmp_path: Path) -> 
     assert "DeviceError" in run.log_tail()
 
 
+@pytest.mark.slow
 @with_ray
 def test_when_the_last_node_that_could_is_gone_the_sweep_ends(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -318,6 +325,7 @@ def test_a_node_with_another_lsviz_ends_the_sweep(
     assert states(tmp_path) == []
 
 
+@pytest.mark.slow
 @with_ray
 def test_without_an_address_a_cluster_lives_as_long_as_the_sweep(tmp_path: Path) -> None:
     code = (

@@ -58,6 +58,7 @@ def test_a_driver_trains_all_and_tells_how_far_it_is(address: str, second: Any, 
     assert record.pid is None
 
 
+@pytest.mark.slow
 @with_ray
 def test_cancel_ends_what_is_under_way_and_leaves_nothing(address: str, tmp_path: Path) -> None:
     before = left_in_scratch()
@@ -71,6 +72,7 @@ def test_cancel_ends_what_is_under_way_and_leaves_nothing(address: str, tmp_path
     assert states(tmp_path) == []
 
 
+@pytest.mark.slow
 @with_ray
 def test_a_sweep_whose_driver_was_killed_goes_on(address: str, tmp_path: Path) -> None:
     before = left_in_scratch()
