@@ -115,11 +115,13 @@ def test_a_loop_of_ones_own_has_its_slider_and_its_limits(tmp_path: Path, scaled
     assert html.escape(judged.rows.caution) in document
     assert html.escape(judged.limits.finding) in document
     assert "gradients as recorded" in document
+    assert "not known without an FP32 reference" in document
     assert figures(document) == 4  # spectra, what-if, timelines, headroom
     # Beside a run that has references, those are asked.
     together = report_html([own, scaled_run])
     assert "cast of the FP32 gradients" in together
     assert "gradients as recorded" not in together
+    assert "not known without an FP32 reference" not in together
 
 
 def test_names_in_a_run_mean_nothing_to_the_page(unscaled_run: Run, tmp_path: Path) -> None:

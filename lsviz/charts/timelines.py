@@ -26,6 +26,7 @@ _TITLES: Final = (
     "<b>Flushed share</b>, all layers",
 )
 _FAULT_TITLE: Final = " · ▼ an injected fault"
+_UNKNOWN: Final = " · not known without an FP32 reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Timeline:
         flushed: Frame of step and flushed (`total_flushed_frame`).
         dash: Index into DASHES, to tell runs of one policy apart.
         faults: The faults that it was given.
+        compared: Whether it has FP32 references, now or later.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Timeline:
     flushed: pd.DataFrame
     dash: int = 0
     faults: Sequence[Injection] = ()
+    compared: bool = True
 
 
 def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> go.Figure:
@@ -65,7 +68,9 @@ def timeline_figure(lines: Sequence[Timeline], total_steps: int, mode: Mode) -> 
     top = 2.0 ** (high + 1.8)
     traces = [trace for line in lines for trace in _traces(line)]
     faults = _faults(lines, top, palette)
-    titles = [f"{text}{_FAULT_TITLE if faults and place == 1 else ''}" for place, text in enumerate(_TITLES)]
+    loss, scale, share = _TITLES
+    compared = not lines or any(line.compared for line in lines)
+    titles = (loss, scale + (_FAULT_TITLE if faults else ""), share + ("" if compared else _UNKNOWN))
     return figure_of(
         [*traces, *faults],
         mode,

@@ -79,6 +79,7 @@ def timelines_figure(views: Sequence[RunView], mode: Mode) -> go.Figure:
             view.flushed,
             dash=colours[:i].count(colour),
             faults=view.record.config.injections,
+            compared=view.record.config.reference_every > 0 or len(view.flushed) > 0,
         )
         for i, (label, colour, view) in enumerate(zip(view_labels(views), colours, views, strict=True))
     ]

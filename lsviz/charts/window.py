@@ -76,7 +76,7 @@ def window_figure(
             "range": [LEFT, RIGHT],
             "tickvals": list(range(-56, RIGHT, 8)),
             "ticktext": [f"2<sup>{e}</sup>" if e else "1" for e in range(-56, RIGHT, 8)],
-            "title": {"text": "size of a gradient value in FP32, not scaled", "standoff": 4},
+            "title": {"text": "size of a gradient value, unscaled", "standoff": 4},
             "fixedrange": True,
             "showgrid": False,
         },
