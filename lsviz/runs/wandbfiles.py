@@ -56,7 +56,7 @@ def save_wandb(run: Run, flushed: pd.DataFrame, folder: Path) -> Path:
     config = {**record.config.model_dump(), "device_name": record.device_name, "engine": record.engine}
     made = wandb.init(
         project="lsviz",
-        dir=folder,
+        dir=folder.absolute(),  # what writes it is a process of its own, perhaps begun elsewhere
         id=re.sub(r"[^A-Za-z0-9_-]", "-", run.run_id)[:64],
         name=run.labels.name or run.run_id,
         tags=run.labels.tags or None,
