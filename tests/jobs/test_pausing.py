@@ -90,4 +90,4 @@ def test_the_log_tells_how_a_run_went(tmp_path: Path) -> None:
     assert "step 0 is the first to be skipped: Inf or NaN" in lines
     assert "step 40 of 40: metric 0" in lines
     assert "40 skipped" in lines
-    assert lines.rstrip().endswith("finished")
+    wait_until(lambda: run.log_tail(100).rstrip().endswith("finished"))  # written after the status
