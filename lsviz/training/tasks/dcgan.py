@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from lsviz.training.catalog import TaskSpec
+from lsviz.training.datasets import load_digits
 from lsviz.training.tasks.base import Batch
 
 NOISE = 64
@@ -79,7 +79,7 @@ class DCGANTask:
 
     @cached_property
     def _images(self) -> Tensor:
-        pixels, _ = load_digits(return_X_y=True)
+        pixels, _ = load_digits()
         return torch.as_tensor(pixels / 8.0 - 1.0).float().reshape(-1, 1, SIDE, SIDE)
 
     @cached_property

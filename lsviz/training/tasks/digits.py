@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
 from lsviz.training.catalog import TaskSpec
+from lsviz.training.datasets import load_digits, split_places
 from lsviz.training.tasks.base import Batch
 
 PIXELS = 64
@@ -28,11 +27,11 @@ class DigitsTask:
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pixels, labels = load_digits(return_X_y=True)
+        pixels, labels = load_digits()
+        images, classes = torch.as_tensor(pixels / 16.0).float(), torch.as_tensor(labels)
         # The split does not follow the run's seed: metrics of different seeds then compare.
-        parts = train_test_split(pixels / 16.0, labels, test_size=0.2, random_state=0)
-        x, x_test, y, y_test = (torch.as_tensor(part) for part in parts)
-        return x.float(), y, x_test.float(), y_test
+        train, test = (torch.as_tensor(places) for places in split_places(len(classes)))
+        return images[train], classes[train], images[test], classes[test]
 
     def build_model(self) -> nn.Module:
         """Return the model; see `Task.build_model`."""

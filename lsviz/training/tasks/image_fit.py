@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import torch
-from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from lsviz.training.catalog import TaskSpec
+from lsviz.training.datasets import load_photo
 from lsviz.training.tasks.base import Batch
 
 SIDE = 64
@@ -55,7 +55,7 @@ class ImageFitTask:
 
     @cached_property
     def _pixels(self) -> tuple[Tensor, Tensor]:
-        photo = torch.tensor(load_sample_image("flower.jpg")).float().permute(2, 0, 1)[None] / 255
+        photo = torch.tensor(load_photo("flower.jpg")).float().permute(2, 0, 1)[None] / 255
         side = min(photo.shape[2:])
         top, left = (photo.shape[2] - side) // 2, (photo.shape[3] - side) // 2
         square = photo[:, :, top : top + side, left : left + side]
