@@ -10,7 +10,7 @@ from lsviz.runs.config import RunConfig
 from lsviz.runs.process import own_mark
 from lsviz.runs.sweeps import Part
 from tests.browser.conftest import Server
-from tests.browser.driving import PICTURES, open_context, watch_page, without_probing
+from tests.browser.driving import PICTURES, open_context, settle, watch_page, without_probing
 from tests.browser.test_pages import SCROLLS, faults_of
 from tests.jobs.test_sweeping import put
 
@@ -54,6 +54,7 @@ def test_every_state_is_whole_and_readable(scheme: str, browser: Browser, server
         for words in ("under way, 1 of 3 done", "2 runs on Ray: finished", "failed, 0 of 1", "interrupted"):
             expect(panel.get_by_text(words)).to_be_visible()
         expect(page.get_by_text("Recent runs")).to_be_visible()
+        settle(page)  # while the script runs, Streamlit fades what it has not come to yet
         for button in panel.get_by_role("button").all():
             box = button.bounding_box()
             assert box is not None
