@@ -1,7 +1,7 @@
 """scikit-learn's own data sets, read from the files that it ships, without importing it.
 
-Importing scikit-learn loads SciPy's statistics, which takes as long as half of torch: every run would
-start that much later.
+Importing scikit-learn loads SciPy's statistics, which takes nearly as long as torch: every run would start
+that much later.
 """
 
 from __future__ import annotations

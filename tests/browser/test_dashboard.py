@@ -26,11 +26,11 @@ def test_a_run_is_started_watched_and_found_on_compare(browser: Browser, server:
     go_to(page, "Launch")
     expect(page.get_by_role("heading", name="Launch a run")).to_be_visible()
     steps = page.get_by_role("spinbutton", name="Steps")
-    steps.fill("900")
+    steps.fill("1500")
     steps.press("Enter")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible(timeout=30_000)
-    expect(page.get_by_text("of 900").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("of 1,500").first).to_be_visible(timeout=60_000)
     page.wait_for_selector(".js-plotly-plot .scatterlayer path.js-line", state="attached", timeout=60_000)
     assert "run=" in page.url
 
@@ -42,7 +42,7 @@ def test_a_run_is_started_watched_and_found_on_compare(browser: Browser, server:
     expect(page.get_by_text("Finished with accuracy")).to_be_visible(timeout=90_000)
     keep_picture(page, "launch-finished")
     assert run.status.state == "finished"
-    assert run.status.step == 900
+    assert run.status.step == 1500
     page.get_by_role("link", name="See it on Compare").click()
     expect(page.get_by_role("heading", name="What differs")).to_be_visible(timeout=30_000)
     page.wait_for_selector(BARS, state="attached")
