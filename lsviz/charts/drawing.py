@@ -6,9 +6,11 @@ does between a key and its picture. Figures are therefore put together unchecked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -16,6 +18,8 @@ from lsviz.charts.theme import FONT, PALETTES, Mode
 
 CHECKED: bool = False
 """Whether Plotly checks each value of a figure; tests set it."""
+
+_AXES: Final = ("xaxis", "yaxis")
 
 PlotlyTrace = dict[str, Any]
 """What Plotly calls a trace, with its ``type``."""
@@ -29,26 +33,58 @@ def figure_of(traces: Sequence[PlotlyTrace], mode: Mode, **layout: Any) -> go.Fi
         mode: ``light`` or ``dark``.
         layout: Plotly's own names, nested.
     """
-    return go.Figure(data=list(traces), layout=base_layout(mode) | layout, _validate=CHECKED)
+    drawn_on = (trace.get(axis, axis[0]) for trace in traces for axis in _AXES)
+    names = ["xaxis", "yaxis", *(f"{ref[0]}axis{ref[1:]}" for ref in drawn_on), *layout]
+    axes = {
+        name: _over(base_axis(name, mode), layout.get(name, {}))
+        for name in dict.fromkeys(names)
+        if name[:5] in _AXES
+    }
+    drawn = base_layout(mode) | layout | axes | {"datarevision": _revision(traces)}
+    if "height" in drawn:
+        drawn["height"] = round(drawn["height"])  # Streamlit takes whole pixels, and draws others twice
+    return go.Figure(data=list(traces), layout=drawn, _validate=CHECKED)
 
 
 def scatter_trace(**props: Any) -> PlotlyTrace:
     """Return lines, marks or words; props as `plotly.graph_objects.Scatter` takes them, nested."""
-    return {"type": "scatter", **_arrays(props)}
+    return {"type": "scatter", **_plain(props)}
 
 
 def bar_trace(**props: Any) -> PlotlyTrace:
     """Return bars; props as `plotly.graph_objects.Bar` takes them, nested."""
-    return {"type": "bar", **_arrays(props)}
+    return {"type": "bar", **_plain(props)}
 
 
 def heatmap_trace(**props: Any) -> PlotlyTrace:
     """Return a heat map; props as `plotly.graph_objects.Heatmap` takes them, nested."""
-    return {"type": "heatmap", **_arrays(props)}
+    return {"type": "heatmap", **_plain(props)}
 
 
 def base_layout(mode: Mode) -> dict[str, Any]:
     """Return what all figures share: fonts, colours, no legend, a state that survives redraws."""
+    palette = PALETTES[mode]
+    return {
+        "font": {"family": FONT, "color": palette.text, "size": 13},
+        "paper_bgcolor": palette.paper,  # a saved picture has it too
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "showlegend": False,
+        "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
+        "uirevision": "lsviz",
+        # Streamlit hands Plotly each figure twice, the second time a copy. Plotly leaves the copy undrawn if
+        # no template, which is never like its copy, and the same `datarevision` tell that nothing changed.
+        "template": "none",
+    }
+
+
+def base_axis(name: str, mode: Mode) -> dict[str, Any]:
+    """Return what all axes share.
+
+    Args:
+        name: As in a layout: ``xaxis``, ``yaxis2``.
+        mode: ``light`` or ``dark``.
+    """
     palette = PALETTES[mode]
     axis = {
         "gridcolor": palette.grid,
@@ -58,18 +94,38 @@ def base_layout(mode: Mode) -> dict[str, Any]:
         "title": {"font": {"color": palette.muted, "size": 13}},
         "automargin": False,
     }
-    return {
-        "font": {"family": FONT, "color": palette.text, "size": 13},
-        "paper_bgcolor": palette.paper,  # a saved picture has it too
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "showlegend": False,
-        "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
-        "uirevision": "lsviz",
-        # To find out whether a row's name sticks out, Plotly measures each anew; none does.
-        "template": {"layout": {"xaxis": axis, "yaxis": {**axis, "ticklabeloverflow": "allow"}}},
+    # To find out whether a row's name sticks out, Plotly measures each anew; none does.
+    return {**axis, "ticklabeloverflow": "allow"} if name.startswith("y") else axis
+
+
+def _over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, nested; a figure's own before what is shared."""
+    nested = {
+        name: _over(value, own[name])
+        for name, value in shared.items()
+        if isinstance(value, dict) and isinstance(own.get(name), dict)
     }
+    return {**shared, **own, **nested}
 
 
-def _arrays(props: dict[str, Any]) -> dict[str, Any]:
-    return {name: v.to_numpy() if isinstance(v, pd.Series) else v for name, v in props.items()}
+def _revision(traces: Sequence[PlotlyTrace]) -> int:
+    """Return a number for what traces show: another one for another content."""
+    return zlib.crc32(repr(traces).encode())
+
+
+def _plain(value: Any) -> Any:
+    """Return lists for arrays, and None for what is no number.
+
+    Plotly's Python half writes arrays in base64. Plotly then can't tell a figure from its copy, and Streamlit
+    writes them out as objects with a name for each place.
+    """
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, pd.Series):
+        value = value.to_numpy()
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind == "f" and not (finite := np.isfinite(value)).all():
+        value = value.astype(object)
+        value[~finite] = None
+    return value.tolist()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from lsviz.ui.frame.main import SECTIONS, TITLES
 from tests.conftest import REPOSITORY
@@ -94,3 +96,21 @@ def keep_picture(page: Page, name: str) -> None:
     PICTURES.mkdir(exist_ok=True)
     settle(page)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=False)
+
+
+def choose(label: str, words: str) -> Callable[[Page], None]:
+    """Return the act of choosing the one option of a list that holds these words, by the keyboard."""
+
+    def act(page: Page) -> None:
+        box, options = page.get_by_role("combobox", name=label), page.get_by_role("option")
+        for _ in range(5):  # a page that is drawn anew meanwhile forgets what was typed
+            box.fill("")
+            box.fill(words)
+            with suppress(AssertionError):
+                expect(options).to_have_count(1, timeout=10_000)
+                break
+        expect(options).to_have_count(1)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+
+    return act

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,15 @@ from playwright.sync_api import Browser, Page, expect
 from lsviz.report import write_report
 from lsviz.runs.store import RunStore
 from tests.browser.conftest import Server
-from tests.browser.driving import BARS, keep_picture, open_context, watch_page, without_probing
+from tests.browser.driving import (
+    BARS,
+    choose,
+    keep_picture,
+    open_context,
+    settle,
+    watch_page,
+    without_probing,
+)
 from tests.conftest import SAMPLES
 
 pytestmark = pytest.mark.browser
@@ -47,6 +56,41 @@ def test_the_whatif_slider_moves_the_window_without_the_server(browser: Browser,
     keep_picture(page, "whatif-slid")
     assert complaints.strangers == []
     assert [e for e in without_probing(complaints.errors) if "ERR_INTERNET_DISCONNECTED" not in e] == []
+
+
+DRAWN = """name => {
+  window.lsvizDrawn = new Set();
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes)
+      for (const node of addedNodes)
+        if (node.matches)
+          for (const one of [node, ...node.querySelectorAll(name)])
+            if (one.matches(name)) window.lsvizDrawn.add(one);
+  }).observe(document.querySelector('[data-testid="stMain"]'), { childList: true, subtree: true });
+}"""
+
+
+@pytest.mark.parametrize(
+    ("path", "figure", "act"),
+    [
+        ("", "explore_spectra", lambda page: page.get_by_role("slider").first.press("ArrowRight")),
+        ("blame", "headroom", choose("Run", "digits-mlp · constant:128")),
+        ("policies", "traces", lambda page: page.get_by_role("button", name="3", exact=True).click()),
+        ("layers", "layers_map", lambda page: page.get_by_role("slider").first.press("ArrowRight")),
+    ],
+)
+def test_streamlit_draws_each_figure_once(
+    browser: Browser, dashboard: Server, path: str, figure: str, act: Callable[[Page], object]
+) -> None:
+    page = open_context(browser).new_page()
+    page.goto(f"{dashboard.url}/{path}")
+    page.wait_for_selector(f".st-key-{figure} .main-svg", state="attached")
+    settle(page)
+    page.evaluate(DRAWN, f".st-key-{figure} .xtick")
+    act(page)
+    page.wait_for_function("window.lsvizDrawn.size")
+    settle(page)
+    assert page.evaluate("window.lsvizDrawn.size") == page.locator(f".st-key-{figure} .xtick").count()
 
 
 def test_a_report_opens_offline(browser: Browser, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from lsviz.ui.frame.main import PAGES, TITLES
 from tests.browser.conftest import Server
-from tests.browser.driving import go_to, open_context, settle
+from tests.browser.driving import choose, go_to, open_context, settle
 
 pytestmark = pytest.mark.browser
 
@@ -27,24 +26,6 @@ def fill(label: str, words: str) -> Callable[[Page], None]:
         page.get_by_label(label, exact=True).fill(words)
         page.keyboard.press("Enter")
         page.keyboard.press("Tab")
-
-    return act
-
-
-def choose(label: str, words: str) -> Callable[[Page], None]:
-    """Return the act of choosing the one option of a list that holds these words, by the keyboard."""
-
-    def act(page: Page) -> None:
-        box, options = page.get_by_role("combobox", name=label), page.get_by_role("option")
-        for _ in range(5):  # a page that is drawn anew meanwhile forgets what was typed
-            box.fill("")
-            box.fill(words)
-            with suppress(AssertionError):
-                expect(options).to_have_count(1, timeout=10_000)
-                break
-        expect(options).to_have_count(1)
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("Enter")
 
     return act
 

@@ -56,7 +56,7 @@ def test_a_long_run_is_drawn_in_columns_of_the_least(tmp_path: Path) -> None:
     )
     headroom = headroom_frame(run.amax(), precision="fp16")
     (heat,) = headroom_figure(headroom, headroom.head(0).assign(layer=[]), "light").data
-    assert heat.z.shape[1] == MOST_COLUMNS // 2 + 30
+    assert np.shape(heat.z)[1] == MOST_COLUMNS // 2 + 30
     first_two = headroom[(headroom["layer"] == "output") & (headroom["step"] < 2)]["headroom"]
     assert heat.z[2][0] == first_two.min()
     assert "steps 0 to 1" in heat.text[0][0]

@@ -32,7 +32,7 @@ def test_bars_are_the_mean_and_the_map_every_step(drawn: tuple[go.Figure, object
     assert list(heat.y) == [0, 10, 20, 30, 40]
     shares = np.asarray(heat.customdata)
     np.testing.assert_allclose(shares.sum(axis=1), 1.0)
-    shown = np.asarray(heat.z)
+    shown = np.asarray(heat.z, float)
     np.testing.assert_allclose(10 ** shown[~np.isnan(shown)], shares[shares > 0])
 
 

@@ -66,7 +66,7 @@ def test_cells_are_the_shares_and_their_hue_what_became_of_them(unscaled_run: Ru
     shown = facet(unscaled_run)
     (cells, words) = layers_figure([shown], NAMES, "light", FP16).data
     shares = dict(zip(shown.layers["tensor"], shown.layers["shares"], strict=True))["layer3"]
-    row = np.asarray(cells.z)[2]
+    row = np.asarray(cells.z, float)[2]
     drawn = {exponent: value for exponent, value in zip(cells.x, row, strict=False) if np.isfinite(value)}
     assert set(drawn) == {e for e in range(LEFT, RIGHT) if shares[e + 80] > 0 or (e == LEFT and e in drawn)}
     at_26 = hue_value(HUES.index(Region.FLUSHED), shares[-26 + 80])
@@ -80,7 +80,7 @@ def test_cells_are_the_shares_and_their_hue_what_became_of_them(unscaled_run: Ru
 def test_a_layer_that_a_run_lacks_is_told(unscaled_run: Run) -> None:
     cells, words = layers_figure([facet(unscaled_run)], ["elsewhere"], "light", FP16).data
     assert "not recorded in this run" in cells.text[0][0]
-    assert not np.isfinite(np.asarray(cells.z)).any()
+    assert not np.isfinite(np.asarray(cells.z, float)).any()
     assert list(words.text) == [""]
 
 
@@ -89,4 +89,4 @@ def test_the_history_has_a_column_a_step(unscaled_run: Run) -> None:
     assert list(heat.x) == [0, 10, 20, 30, 40]
     np.testing.assert_allclose(np.asarray(heat.customdata).sum(axis=0), 1.0)
     empty = LayerFacet("a", "", "#123456", facet(unscaled_run).layers.head(0))
-    assert layer_history_figure([empty], "light", FP16).data[0].x.size == 0
+    assert len(layer_history_figure([empty], "light", FP16).data[0].x) == 0
