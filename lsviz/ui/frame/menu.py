@@ -24,13 +24,23 @@ def show_menu(page: str) -> None:
     """Draw the menu in the header's right end."""
     with st.container(key="page_menu", horizontal=True, gap="small"):
         show_glossary()
-        with st.popover("", icon=":material/share:", type="tertiary", help="Share, and hide controls"):
-            _show_sharing(page)
+        _show_sharing(page)
         with st.popover("", icon=":material/keyboard:", type="tertiary", help="Keyboard"):
             st.markdown("\n\n".join(f"**{keys}** {words}" for keys, words in SHORTCUTS.items()))
 
 
+@st.fragment
 def _show_sharing(page: str) -> None:
+    """Offer the view's link, made anew when opened: parts of a page change the address without the frame."""
+    words = "Share, and hide controls"
+    opened = st.popover(
+        "", icon=":material/share:", type="tertiary", help=words, key="share", on_change="rerun"
+    )
+    with opened:
+        _show_links(page)
+
+
+def _show_links(page: str) -> None:
     st.markdown(
         "**The address bar holds this view**, with all that you chose: copy it, and whoever opens it on a "
         "server with the same runs sees the same."
@@ -50,7 +60,8 @@ def _show_sharing(page: str) -> None:
         st.caption("Copy this link: it leaves them out, on every page that it leads to.")
     if hidden():
         hide(hidden())  # the address holds it on every page
-        st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,))
+        if st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,)):
+            st.rerun()  # the frame hides them
 
 
 def _link(names: Sequence[str]) -> str:

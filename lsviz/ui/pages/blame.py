@@ -1,5 +1,7 @@
 """Blame: which gradient overflowed first at each skipped step, and which layer limits S for all."""
 
+import streamlit as st
+
 from lsviz.ui.blaming import (
     examine_run,
     show_finding,
@@ -13,22 +15,29 @@ from lsviz.ui.choosing import choose_run
 from lsviz.ui.state import run_store
 from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
 
-store = run_store()
-runs = store.list_runs()
-if not runs:
-    stop_without_runs(
-        store,
-        "No run to examine yet",
-        "Launch one: it keeps the largest gradient of every layer at every step.",
-    )
 
-heading = heading_place("blame")
-examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
-run = choose_run(skipping_first(runs), examined)
-found = examine_run(run)
-show_finding(heading, found)
-show_headroom(found)
-show_skipped(found)
-show_next(run, found)
-show_one_scale(found)
-show_problems([], store.list_broken(), found.problems)
+@st.fragment
+def show_blame() -> None:
+    """Draw the page; what one chooses here draws only this again, not the frame around it."""
+    store = run_store()
+    runs = store.list_runs()
+    if not runs:
+        stop_without_runs(
+            store,
+            "No run to examine yet",
+            "Launch one: it keeps the largest gradient of every layer at every step.",
+        )
+
+    heading = heading_place("blame")
+    examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
+    run = choose_run(skipping_first(runs), examined)
+    found = examine_run(run)
+    show_finding(heading, found)
+    show_headroom(found)
+    show_skipped(found)
+    show_next(run, found)
+    show_one_scale(found)
+    show_problems([], store.list_broken(), found.problems)
+
+
+show_blame()
