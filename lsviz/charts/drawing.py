@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from copy import deepcopy
+from typing import Any, Final, Self
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def figure_of(traces: Sequence[PlotlyTrace], mode: Mode, **layout: Any) -> go.Fi
     drawn = base_layout(mode) | layout | axes | {"datarevision": _revision(traces)}
     if "height" in drawn:
         drawn["height"] = round(drawn["height"])  # Streamlit takes whole pixels, and draws others twice
-    return go.Figure(data=list(traces), layout=drawn, _validate=CHECKED)
+    return _Figure(data=list(traces), layout=drawn, _validate=CHECKED)
 
 
 def scatter_trace(**props: Any) -> PlotlyTrace:
@@ -114,18 +115,32 @@ def _revision(traces: Sequence[PlotlyTrace]) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Return lists for arrays, and None for what is no number.
-
-    Plotly's Python half writes arrays in base64. Plotly then can't tell a figure from its copy, and Streamlit
-    writes them out as objects with a name for each place.
-    """
+    """Return lists for arrays, and None in them for what is no number."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, pd.Series):
         value = value.to_numpy()
-    if not isinstance(value, np.ndarray):
-        return value
-    if value.dtype.kind == "f" and not (finite := np.isfinite(value)).all():
-        value = value.astype(object)
-        value[~finite] = None
-    return value.tolist()
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and not (finite := np.isfinite(value)).all():
+            value = value.astype(object)
+            value[~finite] = None
+        value = value.tolist()
+    return _Values(value) if isinstance(value, list) else value
+
+
+class _Values(list[Any]):
+    """A list that is never changed, and so is its own copy: Plotly copies each figure three times."""
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+class _Figure(go.Figure):  # type: ignore[misc]
+    """A figure that hands on its lists as they are.
+
+    Plotly's Python half writes arrays in base64. Plotly then can't tell a figure from its copy, and Streamlit
+    writes them out as objects with a name for each place.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"data": deepcopy(self._data), "layout": deepcopy(self._layout)}

@@ -303,8 +303,10 @@ def _row_traces(
     colours: list[str] = []
     outline_x: list[float | None] = []
     outline_y: list[float | None] = []
+    visible = _visible_bins(facet.spectrum)
+    ranges = {exponent: _range_words(exponent) for exponent in range(LEFT, RIGHT)}
     for row, layer in enumerate(layers):
-        bins = _visible_bins(facet.spectrum[facet.spectrum["tensor"] == layer])
+        bins, name = visible.get(layer, {}), literal(layer)
         tallest = max((max(has, keeps) for has, keeps in bins.values()), default=0.0) or 1.0
         for exponent, (has, keeps) in sorted(bins.items()):
             # The bin just under the smallest subnormal rounds up to it: empty there is not flushed.
@@ -318,7 +320,10 @@ def _row_traces(
             bars["x"].append(exponent + 0.5)
             bars["y"].append(share / tallest * BAR_HEIGHT)
             bars["base"].append(row)
-            bars["customdata"].append(_hover(layer, exponent, has, keeps))
+            bars["customdata"].append(
+                f"<b>{name}</b>, {ranges[exponent]}<br>"
+                f"FP32 has {format_percent(has)}, kept {format_percent(keeps)}"
+            )
         heights = {e: has / tallest * BAR_HEIGHT for e, (has, _) in bins.items()}
         _extend_outline(outline_x, outline_y, row, heights)
     place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
@@ -332,16 +337,16 @@ def _row_traces(
     ]
 
 
-def _visible_bins(spectrum: pd.DataFrame) -> dict[int, tuple[float, float]]:
-    """Return exponent -> (reference share, kept share), folded into the axis's first and last bin."""
-    bins: dict[int, tuple[float, float]] = {}
-    for exponent, has, keeps in zip(
-        spectrum["exponent"], spectrum["reference"].fillna(0.0), spectrum["kept"], strict=True
-    ):
-        place = min(max(int(exponent), LEFT), RIGHT - 1)
+def _visible_bins(spectrum: pd.DataFrame) -> dict[str, dict[int, tuple[float, float]]]:
+    """Return layer -> exponent -> (reference share, kept share), folded into the axis's ends."""
+    visible: dict[str, dict[int, tuple[float, float]]] = {}
+    places = spectrum["exponent"].clip(LEFT, RIGHT - 1).tolist()
+    shares = (spectrum["reference"].fillna(0.0).tolist(), spectrum["kept"].tolist())
+    for layer, place, has, keeps in zip(spectrum["tensor"].tolist(), places, *shares, strict=True):
+        bins = visible.setdefault(layer, {})
         before = bins.get(place, (0.0, 0.0))
-        bins[place] = (before[0] + float(has), before[1] + float(keeps))
-    return bins
+        bins[place] = (before[0] + has, before[1] + keeps)
+    return visible
 
 
 def _extend_outline(
@@ -361,8 +366,7 @@ def _extend_outline(
     ys.extend([ys[-1], row, None])
 
 
-def _hover(layer: str, exponent: int, has: float, keeps: float) -> str:
-    where = f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>"
+def _range_words(exponent: int) -> str:
     if exponent == LEFT:
-        where = f"below 2<sup>{LEFT + 1}</sup>"
-    return f"<b>{literal(layer)}</b>, {where}<br>FP32 has {format_percent(has)}, kept {format_percent(keeps)}"
+        return f"below 2<sup>{LEFT + 1}</sup>"
+    return f"2<sup>{exponent}</sup> to 2<sup>{exponent + 1}</sup>"

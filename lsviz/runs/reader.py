@@ -31,6 +31,7 @@ from lsviz.runs.updatecheck import UPDATES_SCHEMA
 
 MAX_JSON_BYTES: Final = 1_000_000
 MAX_PICTURE_BYTES: Final = 1_000_000
+SMALL_BYTES: Final = 1_000_000
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _RETRIES: Final = 5
 _KEPT_DOCUMENTS: Final = 20_000
@@ -96,6 +97,14 @@ class Run:
         except RunError as error:
             self._tell(str(error).removeprefix(f"{self.path.name}: "))
             return Labels()
+
+    @property
+    def small(self) -> bool:
+        """Whether the run has ended and all its exponents are so few that one may keep them in memory."""
+        try:
+            return (self.path / "exponents.parquet").stat().st_size <= SMALL_BYTES
+        except OSError:
+            return False
 
     def steps(self) -> pd.DataFrame:
         """Return the steps table so far, ordered by step (columns: see `StepRow`)."""

@@ -26,6 +26,7 @@ from lsviz.charts.pairs import LayerPair, pairs_figure
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.store import is_sample
+from lsviz.ui.ahead import read_neighbours
 from lsviz.ui.links import link_page
 from lsviz.ui.state import colour_mode
 from lsviz.ui.text import plain, plain_frame
@@ -105,10 +106,20 @@ def skipping_first(runs: Sequence[Run]) -> list[Run]:
 
 def examine_run(run: Run) -> Examined:
     """Return what a run tells, from memory where it has not changed since."""
+    with st.spinner("Reading the run"):
+        return _examined(run)
+
+
+def examine_ahead(runs: Sequence[Run], chosen: Run) -> None:
+    """Examine the runs beside the chosen one soon."""
+    read_neighbours(runs, chosen, _examined)
+
+
+def _examined(run: Run) -> Examined:
     return _examine(str(run.path.resolve()), live_status(run).updated, run)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Reading the run")
+@st.cache_resource(max_entries=12, show_spinner=False)
 def _examine(path: str, updated: float, _run: Run) -> Examined:
     judged = judge_run(_run, must_ask=False)
     costs, words = pd.DataFrame(columns=["saved"]), ""

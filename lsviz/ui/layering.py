@@ -277,7 +277,17 @@ def _steps(path: str, updated: float, _run: Run) -> list[int]:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _at_step(path: str, updated: float, step: int, _run: Run) -> pd.DataFrame:
+    if _run.small:
+        steps = _all_steps(path, updated, _run)
+        if step in steps:
+            return steps[step]
     return _run.exponents(steps=[step], columns=LAYER_COLUMNS)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _all_steps(path: str, updated: float, _run: Run) -> dict[int, pd.DataFrame]:
+    rows = _run.exponents(columns=LAYER_COLUMNS)
+    return {int(step): here.reset_index(drop=True) for step, here in rows.groupby("step", sort=False)}
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

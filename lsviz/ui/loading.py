@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -10,10 +12,11 @@ from lsviz.analysis.view import RunView
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import RunStatus
+from lsviz.ui.ahead import READER
 from lsviz.ui.text import plain
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=48, show_spinner=False)
 def _load(path: str, updated: float, _run: Run, _status: RunStatus) -> RunView:
     return RunView.of(_run, _status)
 
@@ -27,6 +30,11 @@ def load_run(run: Run) -> RunView:
     status = live_status(run)
     view = _load(str(run.path.resolve()), status.updated, run, status)
     return replace(view, record=run.record, status=status)
+
+
+def load_ahead(runs: Sequence[Run]) -> None:
+    """Read these soon, where they are small and have ended."""
+    READER.ask([partial(load_run, run) for run in runs if run.small])
 
 
 def load_runs(runs: list[Run]) -> list[RunView]:

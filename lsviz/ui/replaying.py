@@ -24,6 +24,7 @@ from lsviz.policies import POLICIES, parse_policy
 from lsviz.runs.config import RunConfig
 from lsviz.runs.reader import Run
 from lsviz.runs.tables import stacked_frame
+from lsviz.ui.ahead import read_neighbours
 from lsviz.ui.links import link_page
 from lsviz.ui.policy_form import canonical_policies
 from lsviz.ui.state import colour_mode, set_url_list, url_list
@@ -88,10 +89,15 @@ def choose_replayed(run: Run) -> list[str]:
 
 def read_series(run: Run) -> RunSeries:
     """Return what replays read of a run, from memory where it has not changed since."""
+    with st.spinner("Reading the run"):
+        return _series(run)
+
+
+def _series(run: Run) -> RunSeries:
     return _read(str(run.path.resolve()), live_status(run).updated, run)
 
 
-@st.cache_resource(max_entries=12, show_spinner="Reading the run")
+@st.cache_resource(max_entries=12, show_spinner=False)
 def _read(path: str, updated: float, _run: Run) -> RunSeries:
     references = load_references(_run)
     layers = [] if references is None else layer_names(references.keys)
@@ -103,10 +109,20 @@ def _read(path: str, updated: float, _run: Run) -> RunSeries:
 
 def replay_policies(read: RunSeries, policies: Sequence[str]) -> Replays:
     """Return each policy's replay and its frame, by string form."""
+    with st.spinner("Replaying"):
+        return _replays(read, policies)
+
+
+def read_ahead(runs: Sequence[Run], chosen: Run, policies: Sequence[str]) -> None:
+    """Replay these policies over the runs beside the chosen one soon."""
+    read_neighbours(runs, chosen, lambda run: _replays(_series(run), policies))
+
+
+def _replays(read: RunSeries, policies: Sequence[str]) -> Replays:
     return {text: _replayed(*read.key, text, read) for text in policies}
 
 
-@st.cache_resource(max_entries=64, show_spinner="Replaying")
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _replayed(path: str, updated: float, policy: str, _read: RunSeries) -> tuple[Replay, pd.DataFrame]:
     done = replay(parse_policy(policy), _read.series)
     fmt = run_format(_read.config.precision)

@@ -123,8 +123,9 @@ def _unbroken(text: str) -> str:
     return text
 
 
+@st.fragment
 def show_metrics(document: Reproduction) -> None:
-    """Draw one experiment's metric over the steps, every variant a line."""
+    """Draw one experiment's metric over the steps, every variant a line. Another draws only this again."""
     frame = metric_frame(document.results)
     names = list(dict.fromkeys(frame["experiment"]))
     if not names:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lsviz.ui.blaming import (
+    examine_ahead,
     examine_run,
     show_finding,
     show_headroom,
@@ -30,7 +31,8 @@ def show_blame() -> None:
 
     heading = heading_place("blame")
     examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
-    run = choose_run(skipping_first(runs), examined)
+    in_order = skipping_first(runs)
+    run = choose_run(in_order, examined)
     found = examine_run(run)
     show_finding(heading, found)
     show_headroom(found)
@@ -38,6 +40,7 @@ def show_blame() -> None:
     show_next(run, found)
     show_one_scale(found)
     show_problems([], store.list_broken(), found.problems)
+    examine_ahead(in_order, run)
 
 
 show_blame()

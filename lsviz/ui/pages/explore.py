@@ -8,7 +8,7 @@ from lsviz.runs.store import RunStore, samples_root
 from lsviz.ui.drawing import drawn_shares
 from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet, show_questions
 from lsviz.ui.links import link_page
-from lsviz.ui.loading import load_runs
+from lsviz.ui.loading import load_ahead, load_runs
 from lsviz.ui.state import run_store
 from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
@@ -62,6 +62,7 @@ def show_story() -> None:
         shown_runs = ",".join(view.record.run_id for view in views)
         link_page("layers", "See all exponents as a map", {"runs": shown_runs, "step": str(step)})
     show_problems(views, samples.list_broken())
+    load_ahead(shown)
 
 
 show_story()

@@ -5,6 +5,7 @@ import streamlit as st
 from lsviz.ui.choosing import choose_run
 from lsviz.ui.replaying import (
     choose_replayed,
+    read_ahead,
     read_series,
     replay_policies,
     replays_finding,
@@ -48,6 +49,7 @@ def show_replay() -> None:
     show_table(read, replays)
     show_lost(read, replays)
     show_problems([], store.list_broken(), read.problems)
+    read_ahead(runs, run, policies)
 
 
 show_replay()
