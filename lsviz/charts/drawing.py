@@ -20,6 +20,8 @@ from lsviz.charts.theme import FONT, PALETTES, Mode
 CHECKED: bool = False
 """Whether Plotly checks each value of a figure; tests set it."""
 
+DIGITS: Final = 5
+"""Decimals of a cell, or of a height in rows: more would be sent than a screen shows."""
 _AXES: Final = ("xaxis", "yaxis")
 
 PlotlyTrace = dict[str, Any]
@@ -58,8 +60,15 @@ def bar_trace(**props: Any) -> PlotlyTrace:
 
 
 def heatmap_trace(**props: Any) -> PlotlyTrace:
-    """Return a heat map; props as `plotly.graph_objects.Heatmap` takes them, nested."""
-    return {"type": "heatmap", **_plain(props)}
+    """Return a heat map; props as `plotly.graph_objects.Heatmap` takes them, nested.
+
+    Tables of numbers are rounded to DIGITS decimals.
+    """
+    rounded = {
+        name: value.round(DIGITS) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+        for name, value in props.items()
+    }
+    return {"type": "heatmap", **_plain(rounded)}
 
 
 def base_layout(mode: Mode) -> dict[str, Any]:

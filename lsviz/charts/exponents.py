@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from lsviz.analysis.findings import RunShares, format_percent
 from lsviz.analysis.spectrum import spectrum_frame
-from lsviz.charts.drawing import PlotlyTrace, bar_trace, figure_of, scatter_trace
+from lsviz.charts.drawing import DIGITS, PlotlyTrace, bar_trace, figure_of, scatter_trace
 from lsviz.charts.regions import LEFT, RIGHT, band, region_edges
 from lsviz.charts.theme import (
     PALETTES,
@@ -34,6 +34,7 @@ HEADER_PX: Final = 136
 FOOTER_PX: Final = 58
 BAR_HEIGHT: Final = 0.78
 GAP: Final = 0.025
+INVISIBLE: Final = 0.1 / ROW_PX
 LABEL_ROOM: Final = 0.35
 """Rows of space above the highest one for the names of the regions."""
 
@@ -312,19 +313,20 @@ def _row_traces(
             # The bin just under the smallest subnormal rounds up to it: empty there is not flushed.
             is_flushed = exponent < fmt.min_subnormal_exponent - 1 and layer not in facet.overflow
             bars, share = (kept, keeps) if keeps > 0 else (lost, has if is_flushed else 0.0)
-            if share <= 0:
+            height = _height(share / tallest)
+            if not height:
                 continue
             if bars is kept:
                 region = fmt.region_of(exponent)
                 colours.append(palette.neutral if facet.full_precision else palette.regions[region])
             bars["x"].append(exponent + 0.5)
-            bars["y"].append(share / tallest * BAR_HEIGHT)
+            bars["y"].append(height)
             bars["base"].append(row)
             bars["customdata"].append(
                 f"<b>{name}</b>, {ranges[exponent]}<br>"
                 f"FP32 has {format_percent(has)}, kept {format_percent(keeps)}"
             )
-        heights = {e: has / tallest * BAR_HEIGHT for e, (has, _) in bins.items()}
+        heights = {e: _height(has / tallest) for e, (has, _) in bins.items()}
         _extend_outline(outline_x, outline_y, row, heights)
     place = {"xaxis": f"x{axis}", "yaxis": f"y{axis}"}
     bar = {"width": 0.9, "hovertemplate": "%{customdata}<extra></extra>", **place}
@@ -347,6 +349,12 @@ def _visible_bins(spectrum: pd.DataFrame) -> dict[str, dict[int, tuple[float, fl
         before = bins.get(place, (0.0, 0.0))
         bins[place] = (before[0] + has, before[1] + keeps)
     return visible
+
+
+def _height(share: float) -> float:
+    """Return how high a share of the tallest is drawn, in rows; 0 where that is no tenth of a pixel."""
+    height = round(share * BAR_HEIGHT, DIGITS)
+    return height if height > INVISIBLE else 0.0
 
 
 def _extend_outline(

@@ -99,7 +99,7 @@ def _panel(panel: FlushedPanel, rows: list[str], yaxis: str, palette: Palette) -
         # A column reaches from its step to the next: these are edges, one more than there are columns.
         x=np.append(steps, until) - 0.5,
         y=np.arange(len(rows) + 1) - 0.5,
-        z=shares.to_numpy(np.float32),
+        z=shares.to_numpy(np.float64),
         zmin=0,
         zmax=1,
         colorscale=[[0, faded(palette.muted, 0.10)], [0.001, faded(colour, 0.14)], [1, colour]],

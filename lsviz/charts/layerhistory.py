@@ -104,13 +104,13 @@ def _history_cells(
     return heatmap_trace(
         x=steps,
         y=[e + 0.5 for e in VISIBLE],
-        z=np.where(shares > 0, hue_value(hue, shares), np.nan).T.astype(np.float32),  # half to send
+        z=np.where(shares > 0, hue_value(hue, shares), np.nan).T,
         zmin=0,
         zmax=len(HUES),
         colorscale=hue_scale(palette),
         showscale=False,
         hoverongaps=False,
-        customdata=shares.T.astype(np.float32),
+        customdata=shares.T,
         hovertemplate="step %{x:,}, 2<sup>%{y:.0f}</sup><br>%{customdata:.2%} of the values<extra></extra>",
         **place,
     )

@@ -121,7 +121,7 @@ def _cells(layers: pd.DataFrame, names: Sequence[str], end: float, fmt: FloatFor
 
     Where a row has no values its cell is clear, and tells of the whole row.
     """
-    z = np.full((len(names), len(VISIBLE) + 1), np.nan, np.float32)
+    z = np.full((len(names), len(VISIBLE) + 1), np.nan)
     told: list[list[str]] = []
     found = {str(row["tensor"]): row for row in layers.to_dict("records")}
     for at, (name, label) in enumerate(zip(names, row_names(names), strict=True)):

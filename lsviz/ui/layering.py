@@ -214,7 +214,8 @@ def show_layers(maps: StepMaps, layer: str, step: int, shown: Shown) -> None:
     names = telling_names(frames, maps.names, MOST_ROWS, layer)
     left_out = len(maps.names) - len(names)
     mode = colour_mode()
-    figure = layers_figure(maps.facets, names, mode, FP16)
+    drawn = (*(_version(run) for run in maps.runs), step, shown.kind, shown.expected)
+    figure = _map_figure(drawn, tuple((f.title, f.colour) for f in maps.facets), names, mode, maps.facets)
     framed = row_frames(len(frames), names.index(layer), mode)
     marks = Marks(framed, names, on_row=_take_click)
     alt = f"Gradients of each {shown.noun} by exponent at step {step}. {headline(maps, shown)}"
@@ -277,24 +278,43 @@ def _steps(path: str, updated: float, _run: Run) -> list[int]:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _at_step(path: str, updated: float, step: int, _run: Run) -> pd.DataFrame:
-    if _run.small:
-        steps = _all_steps(path, updated, _run)
-        if step in steps:
-            return steps[step]
-    return _run.exponents(steps=[step], columns=LAYER_COLUMNS)
+    if not _run.small:
+        return _run.exponents(steps=[step], columns=LAYER_COLUMNS)
+    rows = _all_rows(path, updated, _run)
+    return rows[rows["step"].to_numpy() == step].reset_index(drop=True)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _all_steps(path: str, updated: float, _run: Run) -> dict[int, pd.DataFrame]:
-    rows = _run.exponents(columns=LAYER_COLUMNS)
-    return {int(step): here.reset_index(drop=True) for step, here in rows.groupby("step", sort=False)}
+def _all_rows(path: str, updated: float, _run: Run) -> pd.DataFrame:
+    """Return a small run's rows, of which a step or a tensor is a part: a read takes them all anyway."""
+    return _run.exponents(columns=LAYER_COLUMNS)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _history(path: str, updated: float, tensor: str, kind: str, expected: bool, _run: Run) -> pd.DataFrame:
-    rows = _run.exponents(tensor=tensor, kind=kind, columns=LAYER_COLUMNS)
+    rows = _rows_of(path, updated, tensor, kind, _run)
     half = _run.config.precision == "fp16"
     return layers_frame(thinned_steps(rows, compared=expected), kind, FP16, expected=expected, half=half)
+
+
+def _rows_of(path: str, updated: float, tensor: str, kind: str, run: Run) -> pd.DataFrame:
+    if not run.small:
+        return run.exponents(tensor=tensor, kind=kind, columns=LAYER_COLUMNS)
+    rows = _all_rows(path, updated, run)
+    mine = (rows["tensor"].to_numpy(object) == tensor) & (rows["kind"].to_numpy(object) == kind)
+    return rows[mine].reset_index(drop=True)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _map_figure(
+    drawn: tuple[object, ...],
+    named: tuple[tuple[str, str], ...],
+    names: list[str],
+    mode: Mode,
+    _facets: list[LayerFacet],
+) -> go.Figure:
+    """Return the same figure again at a click, which only moves the frame over it."""
+    return layers_figure(_facets, names, mode, FP16)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -70,7 +70,7 @@ def test_cells_are_the_shares_and_their_hue_what_became_of_them(unscaled_run: Ru
     drawn = {exponent: value for exponent, value in zip(cells.x, row, strict=False) if np.isfinite(value)}
     assert set(drawn) == {e for e in range(LEFT, RIGHT) if shares[e + 80] > 0 or (e == LEFT and e in drawn)}
     at_26 = hue_value(HUES.index(Region.FLUSHED), shares[-26 + 80])
-    assert drawn[-26] == pytest.approx(float(at_26))
+    assert drawn[-26] == pytest.approx(float(at_26), abs=1e-5)
     assert "flushed" in cells.text[2][-26 - LEFT]
     assert all("flushed" in text for text in words.text)
     strength = hue_value(0, [1e-9, 1e-5, 1e-3, 1.0])
@@ -87,6 +87,6 @@ def test_a_layer_that_a_run_lacks_is_told(unscaled_run: Run) -> None:
 def test_the_history_has_a_column_a_step(unscaled_run: Run) -> None:
     (heat,) = layer_history_figure([facet(unscaled_run, tensor="layer1")], "light", FP16).data
     assert list(heat.x) == [0, 10, 20, 30, 40]
-    np.testing.assert_allclose(np.asarray(heat.customdata).sum(axis=0), 1.0)
+    np.testing.assert_allclose(np.asarray(heat.customdata).sum(axis=0), 1.0, atol=1e-4)
     empty = LayerFacet("a", "", "#123456", facet(unscaled_run).layers.head(0))
     assert len(layer_history_figure([empty], "light", FP16).data[0].x) == 0
