@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -23,6 +24,22 @@ def drawn_shares(views: Sequence[RunView], step: int) -> list[RunShares]:
 def drawn_spectra(views: Sequence[RunView], step: int, mode: Mode) -> go.Figure:
     """Return `spectra_figure`, from memory where these runs have not changed since. Never change it."""
     return _spectra(_key(views), step, mode, views)
+
+
+def steps_beside(
+    views: Sequence[RunView], steps: Sequence[int], step: int, mode: Mode
+) -> list[partial[object]]:
+    """Return what draws the steps after and before one, to be done while a visitor looks at it.
+
+    Args:
+        views: The runs.
+        steps: All that can be shown, in order.
+        step: The one that is shown.
+        mode: ``light`` or ``dark``.
+    """
+    place = steps.index(step)
+    beside = [steps[i] for i in (place + 1, place - 1) if 0 <= i < len(steps)]
+    return [partial(drawn_spectra, views, other, mode) for other in beside]
 
 
 def _key(views: Sequence[RunView]) -> Key:

@@ -12,7 +12,6 @@ from lsviz.analysis.view import RunView
 from lsviz.jobs.manager import live_status
 from lsviz.runs.reader import Run, RunError
 from lsviz.runs.schema import RunStatus
-from lsviz.ui.ahead import READER
 from lsviz.ui.text import plain
 
 
@@ -32,9 +31,9 @@ def load_run(run: Run) -> RunView:
     return replace(view, record=run.record, status=status)
 
 
-def load_ahead(runs: Sequence[Run]) -> None:
-    """Read these soon, where they are small and have ended."""
-    READER.ask([partial(load_run, run) for run in runs if run.small])
+def loads_of(runs: Sequence[Run]) -> list[partial[RunView]]:
+    """Return what reads these, as far as they are small and have ended, while a visitor looks at others."""
+    return [partial(load_run, run) for run in runs if run.small]
 
 
 def load_runs(runs: list[Run]) -> list[RunView]:

@@ -10,7 +10,7 @@ import pytest
 
 from lsviz.runs.reader import Run
 from lsviz.runs.store import RunStore
-from lsviz.ui import ahead, blaming, layering, replaying
+from lsviz.ui import ahead, blaming, drawing, layering, replaying
 from lsviz.ui.ahead import Reader, read_neighbours
 from tests.conftest import PATIENCE, SAMPLES
 from tests.ui.opening import open_page
@@ -75,3 +75,18 @@ def test_a_small_runs_steps_are_those_that_a_read_of_one_gives(monkeypatch: pyte
     monkeypatch.setattr(Run, "small", False)
     pd.testing.assert_frame_equal(kept, layering._at_step("there", 0.0, step, run))
     assert len(kept)
+
+
+@pytest.mark.parametrize(("page", "slider"), [("explore", "step"), ("compare", "step")])
+def test_the_next_step_is_drawn_already(
+    page: str, slider: str, runs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_page(page)
+    assert ahead.READER.rest(PATIENCE)
+    monkeypatch.setattr(drawing, "spectra_figure", None)
+    monkeypatch.setattr(drawing, "view_shares", None)
+    said = app.caption[0].value
+    places = app.select_slider(key=slider)
+    places.set_value(places.options[places.options.index(str(places.value)) + 1]).run()
+    assert not app.exception
+    assert app.caption[0].value != said

@@ -5,11 +5,12 @@ import streamlit as st
 from lsviz.analysis.compare import run_label, run_labels
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
+from lsviz.ui.ahead import READER
 from lsviz.ui.comparing import choose_runs, link_skips, show_differences, show_timelines
-from lsviz.ui.drawing import drawn_shares
+from lsviz.ui.drawing import drawn_shares, steps_beside
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
-from lsviz.ui.state import run_store
+from lsviz.ui.state import colour_mode, run_store
 from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
@@ -51,6 +52,7 @@ def show_step() -> None:
     with st.container(horizontal=True):
         link_page("layers", "See all exponents as a map", asked)
         link_skips(views)
+    READER.ask(steps_beside(recorded, common, step, colour_mode()))
 
 
 if common:

@@ -5,11 +5,12 @@ import streamlit as st
 from lsviz.analysis.findings import finding
 from lsviz.analysis.view import common_steps
 from lsviz.runs.store import RunStore, samples_root
-from lsviz.ui.drawing import drawn_shares
+from lsviz.ui.ahead import READER
+from lsviz.ui.drawing import drawn_shares, steps_beside
 from lsviz.ui.exploring import choose_pair, choose_setting, show_nothing_yet, show_questions
 from lsviz.ui.links import link_page
-from lsviz.ui.loading import load_ahead, load_runs
-from lsviz.ui.state import run_store
+from lsviz.ui.loading import load_runs, loads_of
+from lsviz.ui.state import colour_mode, run_store
 from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
@@ -62,7 +63,7 @@ def show_story() -> None:
         shown_runs = ",".join(view.record.run_id for view in views)
         link_page("layers", "See all exponents as a map", {"runs": shown_runs, "step": str(step)})
     show_problems(views, samples.list_broken())
-    load_ahead(shown)
+    READER.ask([*steps_beside(views, steps, step, colour_mode()), *loads_of(shown)])
 
 
 show_story()
