@@ -38,8 +38,12 @@ def figure_of(traces: Sequence[PlotlyTrace], mode: Mode, **layout: Any) -> go.Fi
     """
     drawn_on = (trace.get(axis, axis[0]) for trace in traces for axis in _AXES)
     names = ["xaxis", "yaxis", *(f"{ref[0]}axis{ref[1:]}" for ref in drawn_on), *layout]
+    without_grid = {name for trace in traces for name in _plain_axes(trace)}
     axes = {
-        name: _over(base_axis(name, mode), layout.get(name, {}))
+        name: _over(
+            base_axis(name, mode) | ({"showgrid": False} if name in without_grid else {}),
+            layout.get(name, {}),
+        )
         for name in dict.fromkeys(names)
         if name[:5] in _AXES
     }
@@ -98,7 +102,6 @@ def base_axis(name: str, mode: Mode) -> dict[str, Any]:
     palette = PALETTES[mode]
     axis = {
         "gridcolor": palette.grid,
-        "linecolor": palette.grid,
         "zeroline": False,
         "tickfont": {"color": palette.muted, "size": 12},
         "title": {"font": {"color": palette.muted, "size": 13}},
@@ -106,6 +109,16 @@ def base_axis(name: str, mode: Mode) -> dict[str, Any]:
     }
     # To find out whether a row's name sticks out, Plotly measures each anew; none does.
     return {**axis, "ticklabeloverflow": "allow"} if name.startswith("y") else axis
+
+
+def _plain_axes(trace: PlotlyTrace) -> list[str]:
+    """Return which axes have no grid for a trace's sake: those of cells, and the one that bars stand on.
+
+    As Plotly has it for axes that say nothing of their grid (plotly.js 4.1, cartesian/layout_defaults.js).
+    """
+    along = {"heatmap": _AXES, "bar": _AXES[trace.get("orientation") == "h" :][:1]}
+    refs = [(axis, trace.get(axis, axis[0])) for axis in along.get(trace["type"], ())]
+    return [f"{axis}{ref[1:]}" for axis, ref in refs]
 
 
 def _over(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

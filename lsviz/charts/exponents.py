@@ -34,7 +34,6 @@ HEADER_PX: Final = 136
 FOOTER_PX: Final = 58
 BAR_HEIGHT: Final = 0.78
 GAP: Final = 0.025
-INVISIBLE: Final = 0.1 / ROW_PX
 LABEL_ROOM: Final = 0.35
 """Rows of space above the highest one for the names of the regions."""
 
@@ -313,14 +312,13 @@ def _row_traces(
             # The bin just under the smallest subnormal rounds up to it: empty there is not flushed.
             is_flushed = exponent < fmt.min_subnormal_exponent - 1 and layer not in facet.overflow
             bars, share = (kept, keeps) if keeps > 0 else (lost, has if is_flushed else 0.0)
-            height = _height(share / tallest)
-            if not height:
+            if share <= 0:
                 continue
             if bars is kept:
                 region = fmt.region_of(exponent)
                 colours.append(palette.neutral if facet.full_precision else palette.regions[region])
             bars["x"].append(exponent + 0.5)
-            bars["y"].append(height)
+            bars["y"].append(_height(share / tallest))
             bars["base"].append(row)
             bars["customdata"].append(
                 f"<b>{name}</b>, {ranges[exponent]}<br>"
@@ -352,9 +350,8 @@ def _visible_bins(spectrum: pd.DataFrame) -> dict[str, dict[int, tuple[float, fl
 
 
 def _height(share: float) -> float:
-    """Return how high a share of the tallest is drawn, in rows; 0 where that is no tenth of a pixel."""
-    height = round(share * BAR_HEIGHT, DIGITS)
-    return height if height > INVISIBLE else 0.0
+    """Return how high a share of the tallest is drawn, in rows; what is not zero stays a line of a pixel."""
+    return max(round(share * BAR_HEIGHT, DIGITS), 10.0**-DIGITS) if share > 0 else 0.0
 
 
 def _extend_outline(

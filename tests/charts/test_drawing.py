@@ -70,3 +70,11 @@ def test_every_axis_has_what_all_share_under_its_own() -> None:
 def test_in_tests_plotly_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="colour"):
         figure_of([bar_trace(x=[1], marker={"colour": "red"})], "light")
+
+
+def test_bars_and_cells_have_no_grid_behind_them_unless_the_figure_says_so() -> None:
+    upright, lying = bar_trace(x=[1], y=[1]), bar_trace(x=[1], y=[1], orientation="h", xaxis="x2", yaxis="y2")
+    cells = heatmap_trace(z=np.ones((1, 1)), xaxis="x3", yaxis="y3")
+    layout = figure_of([upright, lying, cells], "light", yaxis3={"showgrid": True}).layout
+    grids = {name: layout[f"{name[0]}axis{name[1:]}"].showgrid for name in ("x", "y", "x2", "y2", "x3", "y3")}
+    assert grids == {"x": False, "y": None, "x2": None, "y2": False, "x3": False, "y3": True}

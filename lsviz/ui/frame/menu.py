@@ -29,10 +29,9 @@ def show_menu(page: str) -> None:
             st.markdown("\n\n".join(f"**{keys}** {words}" for keys, words in SHORTCUTS.items()))
 
 
-@st.fragment
 def _show_sharing(page: str) -> None:
-    """Offer the view's link, made anew when opened: parts of a page change the address without the frame."""
     words = "Share, and hide controls"
+    # Opened, it makes the link anew: parts of a page change the address without the frame.
     opened = st.popover(
         "", icon=":material/share:", type="tertiary", help=words, key="share", on_change="rerun"
     )
@@ -60,8 +59,7 @@ def _show_links(page: str) -> None:
         st.caption("Copy this link: it leaves them out, on every page that it leads to.")
     if hidden():
         hide(hidden())  # the address holds it on every page
-        if st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,)):
-            st.rerun()  # the frame hides them
+        st.button("Show all controls again", key="show_all", on_click=_show_all, args=(page,))
 
 
 def _link(names: Sequence[str]) -> str:
