@@ -86,9 +86,7 @@ def base_layout(mode: Mode) -> dict[str, Any]:
         "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": palette.muted, "activecolor": palette.text},
         "uirevision": "lsviz",
-        # Streamlit hands Plotly each figure twice, the second time a copy. Plotly leaves the copy undrawn if
-        # no template, which is never like its copy, and the same `datarevision` tell that nothing changed.
-        "template": "none",
+        "template": {},  # else Plotly's own
     }
 
 
@@ -158,11 +156,14 @@ class _Values(list[Any]):
 
 
 class _Figure(go.Figure):  # type: ignore[misc]
-    """A figure that hands on its lists as they are.
+    """A figure that Plotly can tell from another.
 
-    Plotly's Python half writes arrays in base64. Plotly then can't tell a figure from its copy, and Streamlit
-    writes them out as objects with a name for each place.
+    Streamlit hands Plotly each figure twice, the second time a copy. Plotly leaves the copy undrawn if it has
+    the same ``datarevision`` and no template, which is never like its copy, nor arrays in base64, which
+    Plotly's Python half makes of all (and which Streamlit writes out as objects with a name for each place).
     """
 
     def to_dict(self) -> dict[str, Any]:
-        return {"data": deepcopy(self._data), "layout": deepcopy(self._layout)}
+        layout = deepcopy(self._layout)
+        layout.pop("template", None)
+        return {"data": deepcopy(self._data), "layout": layout}
