@@ -1,6 +1,6 @@
-"""Reading ahead: the runs that stand next to the chosen one, while a visitor looks at it.
+"""Reading ahead: the runs and steps beside those that a visitor looks at.
 
-Whoever goes through a list of runs then waits for none of them. One thread does it for all visitors, a moment
+Whoever goes through them one by one then waits for none. One thread does it for all visitors, a moment
 after a page was drawn, and leaves out what nobody asks for any more.
 """
 
