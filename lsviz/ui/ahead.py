@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from lsviz.runs.reader import Run
 
+T = TypeVar("T")
 AFTER_SECONDS: Final = 0.25
 """In which a page is sent and drawn."""
 
@@ -62,6 +63,11 @@ class Reader:
 READER: Final = Reader()
 
 
+def beside(shown: Sequence[T], place: int) -> list[T]:
+    """Return what stands after and before a place, as far as there is any."""
+    return [shown[i] for i in (place + 1, place - 1) if 0 <= i < len(shown)]
+
+
 def read_neighbours(runs: Sequence[Run], chosen: Run, read: Callable[[Run], object]) -> None:
     """Read the runs after and before the chosen one soon, where they are small and have ended.
 
@@ -71,5 +77,4 @@ def read_neighbours(runs: Sequence[Run], chosen: Run, read: Callable[[Run], obje
         read: Reads one and keeps what it found. It may not draw.
     """
     place = next(i for i, run in enumerate(runs) if run.run_id == chosen.run_id)
-    beside = [runs[i] for i in (place + 1, place - 1) if 0 <= i < len(runs)]
-    READER.ask([partial(read, run) for run in beside if run.small])
+    READER.ask([partial(read, run) for run in beside(runs, place) if run.small])

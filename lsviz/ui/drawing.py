@@ -12,6 +12,7 @@ from lsviz.analysis.findings import RunShares
 from lsviz.analysis.view import RunView
 from lsviz.charts.theme import Mode
 from lsviz.charts.views import spectra_figure, view_shares
+from lsviz.ui.ahead import beside
 
 Key = tuple[tuple[object, ...], ...]
 
@@ -28,7 +29,7 @@ def drawn_spectra(views: Sequence[RunView], step: int, mode: Mode) -> go.Figure:
 
 def steps_beside(
     views: Sequence[RunView], steps: Sequence[int], step: int, mode: Mode
-) -> list[partial[object]]:
+) -> list[partial[go.Figure]]:
     """Return what draws the steps after and before one, to be done while a visitor looks at it.
 
     Args:
@@ -37,9 +38,7 @@ def steps_beside(
         step: The one that is shown.
         mode: ``light`` or ``dark``.
     """
-    place = steps.index(step)
-    beside = [steps[i] for i in (place + 1, place - 1) if 0 <= i < len(steps)]
-    return [partial(drawn_spectra, views, other, mode) for other in beside]
+    return [partial(drawn_spectra, views, other, mode) for other in beside(steps, steps.index(step))]
 
 
 def _key(views: Sequence[RunView]) -> Key:

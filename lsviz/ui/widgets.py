@@ -13,6 +13,7 @@ from lsviz.analysis.findings import RunShares, finding
 from lsviz.analysis.lessons import load_glossary
 from lsviz.analysis.view import RunView
 from lsviz.charts.views import spectra_frame, view_labels
+from lsviz.runs.reader import Run
 from lsviz.runs.showing import showable
 from lsviz.runs.store import BrokenRun, RunStore
 from lsviz.ui.drawing import drawn_spectra
@@ -20,7 +21,7 @@ from lsviz.ui.links import link_page
 from lsviz.ui.marking import Marks
 from lsviz.ui.painting import comes_later, is_first_picture, keep_place
 from lsviz.ui.saving import Data, show_saving
-from lsviz.ui.state import colour_mode
+from lsviz.ui.state import colour_mode, run_store
 from lsviz.ui.text import plain
 
 if TYPE_CHECKING:
@@ -142,13 +143,22 @@ def show_command(command: str) -> None:
         st.code(command, language=None, wrap_lines=True)
 
 
-def stop_without_runs(store: RunStore, title: str, words: str) -> None:
-    """Say what belongs on the page and how to get it, and end the page."""
-    st.header(title)
-    st.write(words)
-    link_page("launch", "Launch a run")
-    show_problems([], store.list_broken())
-    st.stop()
+def runs_or_stop(title: str, words: str) -> tuple[RunStore, list[Run]]:
+    """Return all runs, newest first, and where they are from; without any say so, and end the page.
+
+    Args:
+        title: That there is none yet.
+        words: What belongs on the page and how to get it.
+    """
+    store = run_store()
+    runs = store.list_runs()
+    if not runs:
+        st.header(title)
+        st.write(words)
+        link_page("launch", "Launch a run")
+        show_problems([], store.list_broken())
+        st.stop()
+    return store, runs
 
 
 def show_problems(

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import Server
-from tests.browser.driving import BARS, open_context, watch_page, without_probing
+from tests.browser.driving import BARS, open_context, settle, watch_page, without_probing
 
 pytestmark = pytest.mark.browser
 
@@ -38,6 +38,25 @@ def test_a_link_can_leave_controls_out(browser: Browser, dashboard: Server) -> N
     page.get_by_role("button", name="Show all controls again").click()
     expect(page.get_by_role("slider")).to_be_visible()
     page.wait_for_function("!location.search.includes('hide')")
+
+
+def test_the_link_to_share_is_of_the_view_that_stands(browser: Browser, dashboard: Server) -> None:
+    page = open_context(browser).new_page()
+    page.goto(f"{dashboard.url}/?step=400")
+    page.wait_for_selector(BARS, state="attached")
+    page.get_by_role("button", name="share").click()
+    page.get_by_role("combobox", name="Hide, for a class").click()
+    page.get_by_role("option").first.click()
+    link = page.locator('[data-testid="stPopoverBody"] code')
+    expect(link).to_contain_text("step=400")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(link).to_have_count(0)
+    page.get_by_role("slider").press("ArrowRight")
+    page.wait_for_url("**step=440**")
+    settle(page)
+    page.get_by_role("button", name="share").click()
+    expect(link).to_contain_text("step=440")
 
 
 @pytest.mark.parametrize("path", ["launch?task=digits-mlp&seed=3", "compare"])

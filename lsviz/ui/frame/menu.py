@@ -24,22 +24,21 @@ def show_menu(page: str) -> None:
     """Draw the menu in the header's right end."""
     with st.container(key="page_menu", horizontal=True, gap="small"):
         show_glossary()
-        _show_sharing(page)
+        # Opened, it makes the link anew: parts of a page change the address without the frame.
+        with st.popover(
+            "",
+            icon=":material/share:",
+            type="tertiary",
+            help="Share, and hide controls",
+            key="share",
+            on_change="rerun",
+        ):
+            _show_sharing(page)
         with st.popover("", icon=":material/keyboard:", type="tertiary", help="Keyboard"):
             st.markdown("\n\n".join(f"**{keys}** {words}" for keys, words in SHORTCUTS.items()))
 
 
 def _show_sharing(page: str) -> None:
-    words = "Share, and hide controls"
-    # Opened, it makes the link anew: parts of a page change the address without the frame.
-    opened = st.popover(
-        "", icon=":material/share:", type="tertiary", help=words, key="share", on_change="rerun"
-    )
-    with opened:
-        _show_links(page)
-
-
-def _show_links(page: str) -> None:
     st.markdown(
         "**The address bar holds this view**, with all that you chose: copy it, and whoever opens it on a "
         "server with the same runs sees the same."

@@ -13,22 +13,16 @@ from lsviz.ui.blaming import (
     skipping_first,
 )
 from lsviz.ui.choosing import choose_run
-from lsviz.ui.state import run_store
-from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, runs_or_stop, show_problems
 
 
 @st.fragment
 def show_blame() -> None:
     """Draw the page; what one chooses here draws only this again, not the frame around it."""
-    store = run_store()
-    runs = store.list_runs()
-    if not runs:
-        stop_without_runs(
-            store,
-            "No run to examine yet",
-            "Launch one: it keeps the largest gradient of every layer at every step.",
-        )
-
+    store, runs = runs_or_stop(
+        "No run to examine yet",
+        "Launch one: it keeps the largest gradient of every layer at every step.",
+    )
     heading = heading_place("blame")
     examined = "Whose gradients are examined; your own runs come first, then samples with skipped steps."
     in_order = skipping_first(runs)

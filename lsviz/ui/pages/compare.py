@@ -10,22 +10,21 @@ from lsviz.ui.comparing import choose_runs, link_skips, show_differences, show_t
 from lsviz.ui.drawing import drawn_shares, steps_beside
 from lsviz.ui.links import link_page
 from lsviz.ui.loading import load_runs
-from lsviz.ui.state import colour_mode, run_store
+from lsviz.ui.state import colour_mode
 from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
 from lsviz.ui.widgets import (
     HOW_TO_READ,
+    runs_or_stop,
     show_pictures,
     show_problems,
     show_spectra,
-    stop_without_runs,
 )
 
-store = run_store()
-runs = store.list_runs()
-if not runs:
-    words = "Launch two runs, for example without loss scaling and with constant:1024."
-    stop_without_runs(store, "No runs to compare yet", words)
+store, runs = runs_or_stop(
+    "No runs to compare yet",
+    "Launch two runs, for example without loss scaling and with constant:1024.",
+)
 
 heading = st.empty()
 views = load_runs(choose_runs(runs))

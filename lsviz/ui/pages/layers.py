@@ -17,17 +17,14 @@ from lsviz.ui.layering import (
     step_maps,
     with_gradients,
 )
-from lsviz.ui.state import run_store
 from lsviz.ui.stepping import choose_step
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import show_problems, stop_without_runs
+from lsviz.ui.widgets import runs_or_stop, show_problems
 
-store = run_store()
-runs = store.list_runs()
-if not runs:
-    stop_without_runs(
-        store, "No layers to show yet", "Launch a run: its gradients are recorded layer by layer."
-    )
+store, runs = runs_or_stop(
+    "No layers to show yet",
+    "Launch a run: its gradients are recorded layer by layer.",
+)
 
 heading = st.empty()
 runs_column, names_column = st.columns([8, 4])

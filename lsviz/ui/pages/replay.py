@@ -13,23 +13,17 @@ from lsviz.ui.replaying import (
     show_replays,
     show_table,
 )
-from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
-from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, runs_or_stop, show_problems
 
 
 @st.fragment
 def show_replay() -> None:
     """Draw the page; what one chooses here draws only this again, not the frame around it."""
-    store = run_store()
-    runs = store.list_runs()
-    if not runs:
-        stop_without_runs(
-            store,
-            "No run to replay yet",
-            "Launch one: it keeps the largest gradient of every layer at every step.",
-        )
-
+    store, runs = runs_or_stop(
+        "No run to replay yet",
+        "Launch one: it keeps the largest gradient of every layer at every step.",
+    )
     heading = heading_place("replay")
     run = choose_run(runs, "Whose gradients the policies are shown.")
     policies = choose_replayed(run)

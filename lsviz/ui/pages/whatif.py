@@ -4,7 +4,6 @@ import streamlit as st
 
 from lsviz.analysis.whatif import WhatIfError
 from lsviz.ui.choosing import choose_run
-from lsviz.ui.state import run_store
 from lsviz.ui.text import plain
 from lsviz.ui.whatif import (
     GAPS,
@@ -19,21 +18,16 @@ from lsviz.ui.whatif import (
     show_warnings,
     show_window,
 )
-from lsviz.ui.widgets import heading_place, show_problems, stop_without_runs
+from lsviz.ui.widgets import heading_place, runs_or_stop, show_problems
 
 
 @st.fragment
 def show_answer() -> None:
     """Draw the page; what one chooses here draws only this again, not the frame around it."""
-    store = run_store()
-    runs = store.list_runs()
-    if not runs:
-        stop_without_runs(
-            store,
-            "No run to ask yet",
-            "Launch one: every recorded step then has an FP32 reference beside it.",
-        )
-
+    store, runs = runs_or_stop(
+        "No run to ask yet",
+        "Launch one: every recorded step then has an FP32 reference beside it.",
+    )
     heading = heading_place("whatif")
     run_column, format_column = st.columns([6, 5], vertical_alignment="bottom")
     with run_column:
