@@ -16,7 +16,13 @@ from lsviz.ui.text import plain
 
 
 @st.cache_resource(max_entries=48, show_spinner=False)
-def _load(path: str, updated: float, _run: Run, _status: RunStatus) -> RunView:
+def _load_small(path: str, updated: float, _run: Run, _status: RunStatus) -> RunView:
+    return RunView.of(_run, _status)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load_large(path: str, updated: float, _run: Run, _status: RunStatus) -> RunView:
+    """Return a view of which Compare shows up to four: of 10,000 steps x 100 tensors each takes 1 GB."""
     return RunView.of(_run, _status)
 
 
@@ -27,7 +33,8 @@ def load_run(run: Run) -> RunView:
         RunError: Its JSON files can't be read.
     """
     status = live_status(run)
-    view = _load(str(run.path.resolve()), status.updated, run, status)
+    load = _load_small if run.small else _load_large
+    view = load(str(run.path.resolve()), status.updated, run, status)
     return replace(view, record=run.record, status=status)
 
 
